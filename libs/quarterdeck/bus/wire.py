@@ -1,0 +1,167 @@
+"""Sending requests over the bus: durable commands and asks, with identity, cause and trace on each.
+
+An ask's answer is one JSON object with one of three members: `reply`, `refusal` (a rule said no), `error`
+(it could not be done now). Both of the latter carry a stable code and a hint.
+"""
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import msgspec
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from quarterdeck.bus.connection import ANSWER_TIMEOUT_S
+from quarterdeck.contracts.envelope import Meta, body
+from quarterdeck.contracts.registry import Reply, Request, request_type
+from quarterdeck.kernel.errors import ContractViolation, QuarterdeckError, Refused, Rejected, Unavailable
+from quarterdeck.kernel.time import Clock, Ids, rfc3339
+from quarterdeck.telemetry.tracing import SpanKind, Tracing, current_traceparent
+
+REPLY_TO = "Reply-To"
+ASK_TIMEOUT_S = 10.0
+current_meta: ContextVar[Meta | None] = ContextVar("current_meta", default=None)
+"""The message being handled: what is sent while it is becomes its effect."""
+
+A = TypeVar("A", bound=Reply)
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    message: str
+    hint: str = ""
+    retry_after_ms: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    reply: msgspec.Raw = msgspec.Raw(b"null")
+    refusal: Rejected | None = None
+    error: ErrorBody | None = None
+
+
+def encode_answer(outcome: Reply | Rejected | QuarterdeckError) -> bytes:
+    match outcome:
+        case Rejected():
+            return msgspec.json.encode(Answer(refusal=outcome))
+        case QuarterdeckError():
+            retry = outcome.retry_after_ms if isinstance(outcome, Unavailable) else 0
+            error = ErrorBody(
+                code=outcome.code, message=outcome.message, hint=outcome.hint, retry_after_ms=retry
+            )
+            return msgspec.json.encode(Answer(error=error))
+        case _:
+            return msgspec.json.encode(Answer(reply=msgspec.Raw(msgspec.json.encode(outcome))))
+
+
+def decode_answer(content: bytes, reply: type[A]) -> A:
+    """The reply itself. Raises Refused, Unavailable or ContractViolation, as the other side said."""
+    answer = msgspec.json.decode(content, type=Answer)
+    if answer.refusal is not None:
+        raise Refused(answer.refusal)
+    if answer.error is not None:
+        error = answer.error
+        if error.retry_after_ms:
+            raise Unavailable(
+                error.message, code=error.code, hint=error.hint, retry_after_ms=error.retry_after_ms
+            )
+        raise ContractViolation(error.message, code=error.code, hint=error.hint)
+    return msgspec.json.decode(answer.reply, type=reply)
+
+
+class Wire:
+    """One participant's way of sending. `actor` is who it speaks as unless told otherwise."""
+
+    def __init__(self, connection: Nats, *, actor: str, clock: Clock, ids: Ids, tracing: Tracing) -> None:
+        self.connection = connection
+        self.actor = actor
+        self.clock = clock
+        self.ids = ids
+        self.tracing = tracing
+        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._inbox = ""
+
+    async def ask(
+        self,
+        workspace: str,
+        request: Request,
+        *,
+        id: str | None = None,
+        actor: str | None = None,
+        timeout_s: float = ASK_TIMEOUT_S,
+    ) -> Any:
+        """Ask and wait for the answer, typed as the request's reply. The same `id` is the same ask.
+
+        Raises Refused when a rule says no, Unavailable (QD-BUS-002) when nobody answers in time.
+        """
+        kind = request_type(type(request))
+        assert kind.kind == "ask", kind
+        stamps = self._stamps(id, actor)
+        waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        number = stamps["ce-id"] + "." + self.ids.new()[-12:]
+        self._waiting[number] = waiting
+        subject = kind.subject(workspace)
+        with self.tracing.span(f"ask {kind.service}.{kind.verb}", SpanKind.CLIENT):
+            stamps["traceparent"] = current_traceparent()
+            try:
+                stamps[REPLY_TO] = f"{await self._inbox_prefix()}.{number}"
+                await self.connection.publish(subject, body(request), headers=stamps)
+                content = await asyncio.wait_for(waiting, timeout_s)
+            except (TimeoutError, NatsError, OSError) as error:
+                raise Unavailable(
+                    f"{kind.service} did not answer {kind.verb} within {timeout_s:g} s",
+                    code="QD-BUS-002",
+                    hint=f"is {kind.service} running? ({error or type(error).__name__})",
+                ) from None
+            finally:
+                self._waiting.pop(number, None)
+        return decode_answer(content, kind.reply)
+
+    async def send(
+        self, workspace: str, request: Request, *, id: str | None = None, actor: str | None = None
+    ) -> str:
+        """Publish a durable command; return its id. Durable when it returns. Raises Unavailable."""
+        kind = request_type(type(request))
+        assert kind.kind == "cmd", kind
+        stamps = self._stamps(id, actor)
+        stamps["Nats-Msg-Id"] = stamps["ce-id"]
+        with self.tracing.span(f"send {kind.service}.{kind.verb}", SpanKind.PRODUCER):
+            stamps["traceparent"] = current_traceparent()
+            await self.publish_durably(kind.subject(workspace), body(request), stamps)
+        return stamps["ce-id"]
+
+    async def publish_durably(self, subject: str, content: bytes, headers: dict[str, str]) -> None:
+        """Publish into whatever stream holds `subject` and wait for its acknowledgement."""
+        try:
+            reply = await self.connection.request(subject, content, headers=headers, timeout=ANSWER_TIMEOUT_S)
+            ack = msgspec.json.decode(reply.data)
+        except (NatsError, TimeoutError, OSError, msgspec.DecodeError) as error:
+            raise Unavailable(f"{subject} was not acknowledged: {error or type(error).__name__}") from None
+        if "error" in ack:
+            raise Unavailable(f"{subject} was not taken: {ack['error']['description']}", code="QD-BUS-006")
+
+    def _stamps(self, id: str | None, actor: str | None) -> dict[str, str]:
+        cause = current_meta.get()
+        stamps = {
+            "ce-specversion": "1.0",
+            "ce-id": id or self.ids.new(),
+            "ce-time": rfc3339(self.clock.now_ms()),
+            "ce-actor": actor or self.actor,
+        }
+        if cause is not None:
+            stamps["ce-correlationid"] = cause.correlation_id
+            stamps["ce-causationid"] = cause.id
+        return {name: text for name, text in stamps.items() if text}
+
+    async def _inbox_prefix(self) -> str:
+        """One subscription for all answers; a new inbox a ask would cost two round trips."""
+        if not self._inbox:
+            self._inbox = self.connection.new_inbox()
+            await self.connection.subscribe(f"{self._inbox}.>", cb=self._answered)
+        return self._inbox
+
+    async def _answered(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject.removeprefix(self._inbox + "."))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message.data)

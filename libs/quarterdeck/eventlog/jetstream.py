@@ -1,0 +1,140 @@
+"""The store on JetStream: fences by `Nats-Expected-Last-Subject-Sequence`, batches as of NATS ADR-50."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from quarterdeck.bus.connection import api
+from quarterdeck.contracts.envelope import Recorded, body, headers, read_event
+from quarterdeck.eventlog.store import MAX_BATCH, Append, Family
+from quarterdeck.kernel.errors import Unavailable, VersionConflict
+
+STREAM = "EVENTS"
+ACK_TIMEOUT_S = 5.0
+PAGE = 500
+FENCE = "Nats-Expected-Last-Subject-Sequence"
+STALE_FENCE = 10071
+DUPLICATE_IN_BATCH = 10201
+NO_SPACE = {10023, 10047, 10077, 10122}
+"""Insufficient resources, insufficient storage, maximum bytes, no space on the store's device."""
+
+
+class JetStreamStore:
+    """Talks to one stream over a connection that it does not own."""
+
+    def __init__(self, connection: Nats, ids_prefix: str, *, stream: str = STREAM) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._prefix = ids_prefix
+        """Makes batch ids unique among processes."""
+        self._batches = 0
+
+    async def append(self, batch: Sequence[Append]) -> int:
+        messages = [message for append in batch for message in _messages(append)]
+        assert 0 < len(messages) <= MAX_BATCH
+        if len(messages) > 1:
+            self._batches += 1
+            for number, (_, stamps, _) in enumerate(messages, 1):
+                stamps["Nats-Batch-Id"] = f"{self._prefix}-{self._batches}"
+                stamps["Nats-Batch-Sequence"] = str(number)
+            messages[-1][1]["Nats-Batch-Commit"] = "1"
+        try:
+            for subject, stamps, content in messages[:-1]:
+                await self._connection.publish(subject, content, headers=stamps)
+            subject, stamps, content = messages[-1]
+            reply = await self._connection.request(subject, content, headers=stamps, timeout=ACK_TIMEOUT_S)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise Unavailable(
+                f"the event log did not acknowledge: {error or type(error).__name__}", code="QD-LOG-002"
+            ) from None
+        ack = json.loads(reply.data)
+        _check(ack)
+        return int(ack["seq"]) - len(messages) + 1
+
+    async def load(self, family: Family, after: int = 0) -> list[Recorded]:
+        events: list[Recorded] = []
+        while True:
+            page, more = await self._page(family.filter, after + 1)
+            events += page
+            if not more:
+                return events
+            after = events[-1].sequence
+
+    async def families(self, service: str) -> list[Family]:
+        found: set[str] = set()
+        offset = 0
+        while True:
+            request = {"subjects_filter": f"evt.{service}.>", "offset": offset}
+            reply = await api(self._connection, f"STREAM.INFO.{self._stream}", request)
+            subjects: dict[str, int] = (reply.get("state") or {}).get("subjects") or {}
+            found.update(subject.split(".")[2] for subject in subjects)
+            offset += len(subjects)
+            if not subjects or offset >= int(reply.get("total", 0)):
+                return [Family(service, workspace) for workspace in sorted(found)]
+
+    async def _page(self, subject_filter: str, start: int) -> tuple[list[Recorded], bool]:
+        """Up to PAGE events by one batched direct get, which needs no consumer (NATS ADR-31)."""
+        queue: asyncio.Queue[Msg] = asyncio.Queue()
+        subscription = await self._connection.subscribe(self._connection.new_inbox(), cb=queue.put)
+        try:
+            request = {"seq": start, "next_by_subj": subject_filter, "batch": PAGE}
+            await self._connection.publish(
+                f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(request).encode(), reply=subscription.subject
+            )
+            return await asyncio.wait_for(_collect(queue), ACK_TIMEOUT_S)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise Unavailable(
+                f"the event log did not answer: {error or type(error).__name__}", code="QD-LOG-002"
+            ) from None
+        finally:
+            if self._connection.is_connected:
+                await subscription.unsubscribe()
+
+
+def _messages(append: Append) -> list[tuple[str, dict[str, str], bytes]]:
+    messages = []
+    for number, recorded in enumerate(append.events):
+        stamps = headers(recorded)
+        # INV-4: dedupes a retry that reaches the server twice within its window.
+        stamps["Nats-Msg-Id"] = recorded.meta.id
+        if number == 0:
+            stamps[FENCE] = str(append.expected)
+            stamps[f"{FENCE}-Subject"] = append.family.filter
+        messages.append((recorded.subject, stamps, body(recorded.event)))
+    return messages
+
+
+def _check(ack: dict[str, Any]) -> None:
+    error = ack.get("error")
+    if error is None and not ack.get("duplicate"):
+        return
+    if error is None or error.get("err_code") in (STALE_FENCE, DUPLICATE_IN_BATCH):
+        raise VersionConflict(str((error or {}).get("description", "already written")))
+    if error.get("err_code") in NO_SPACE or "space" in str(error.get("description", "")):
+        raise Unavailable(
+            f"the event log can't write: {error['description']}",
+            code="QD-LOG-003",
+            hint="free space on the disk of the data directory; nothing that was acknowledged is lost",
+            retry_after_ms=5_000,
+        )
+    raise Unavailable(f"the event log refused the write: {error['description']}", code="QD-LOG-004")
+
+
+async def _collect(queue: asyncio.Queue[Msg]) -> tuple[list[Recorded], bool]:
+    events: list[Recorded] = []
+    while True:
+        message = await queue.get()
+        stamps = message.headers or {}
+        status = stamps.get("Status")
+        if status == "404":
+            return events, False
+        if status == "204":
+            return events, int(stamps.get("Nats-Num-Pending", "0")) > 0
+        if status is not None:
+            raise Unavailable(f"direct get: {status} {stamps.get('Description', '')}", code="QD-LOG-002")
+        events.append(read_event(int(stamps["Nats-Sequence"]), stamps["Nats-Subject"], stamps, message.data))

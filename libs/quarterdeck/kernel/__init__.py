@@ -1,0 +1,1 @@
+"""Ids, money, time and errors: values and rules without I/O, clock or randomness."""

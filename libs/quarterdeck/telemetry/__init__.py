@@ -1,0 +1,1 @@
+"""Logging and traces: one mission is one trace, across every service."""
