@@ -98,24 +98,46 @@ class Wire:
         kind = request_type(type(request))
         assert kind.kind == "ask", kind
         stamps = self._stamps(id, actor)
-        waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        number = stamps["ce-id"] + "." + self.ids.new()[-12:]
-        self._waiting[number] = waiting
-        subject = kind.subject(workspace)
         with self.tracing.span(f"ask {kind.service}.{kind.verb}", SpanKind.CLIENT):
-            stamps["traceparent"] = current_traceparent()
-            try:
-                stamps[REPLY_TO] = f"{await self._inbox_prefix()}.{number}"
+            return await self._answer_to(workspace, request, stamps, timeout_s)
+
+    async def order(
+        self, workspace: str, request: Request, *, id: str | None = None, timeout_s: float = ASK_TIMEOUT_S
+    ) -> Any:
+        """Publish a durable command and wait for what its service answers, typed as the command's reply.
+
+        Raises as `ask` does; after Unavailable the command may still be carried out: it is durable.
+        """
+        kind = request_type(type(request))
+        assert kind.kind == "cmd", kind
+        stamps = self._stamps(id, None)
+        with self.tracing.span(f"order {kind.service}.{kind.verb}", SpanKind.CLIENT):
+            return await self._answer_to(workspace, request, stamps, timeout_s)
+
+    async def _answer_to(
+        self, workspace: str, request: Request, stamps: dict[str, str], timeout_s: float
+    ) -> Any:
+        kind = request_type(type(request))
+        waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        number = self.ids.new()
+        self._waiting[number] = waiting
+        stamps["traceparent"] = current_traceparent()
+        try:
+            stamps[REPLY_TO] = f"{await self._inbox_prefix()}.{number}"
+            subject = kind.subject(workspace)
+            if kind.kind == "cmd":
+                await self.publish_durably(subject, body(request), stamps)
+            else:
                 await self.connection.publish(subject, body(request), headers=stamps)
-                content = await asyncio.wait_for(waiting, timeout_s)
-            except (TimeoutError, NatsError, OSError) as error:
-                raise Unavailable(
-                    f"{kind.service} did not answer {kind.verb} within {timeout_s:g} s",
-                    code="QD-BUS-002",
-                    hint=f"is {kind.service} running? ({error or type(error).__name__})",
-                ) from None
-            finally:
-                self._waiting.pop(number, None)
+            content = await asyncio.wait_for(waiting, timeout_s)
+        except (TimeoutError, NatsError, OSError) as error:
+            raise Unavailable(
+                f"{kind.service} did not answer {kind.verb} within {timeout_s:g} s",
+                code="QD-BUS-002",
+                hint=f"is {kind.service} running? ({error or type(error).__name__})",
+            ) from None
+        finally:
+            self._waiting.pop(number, None)
         return decode_answer(content, kind.reply)
 
     async def send(
