@@ -1,3 +1,3 @@
-"""Quarterdeck: what its services share. Start at `quarterdeck.client`; the rooms are drawn in ARCHITECTURE.md."""
+"""Quarterdeck: what its services share. Start at `quarterdeck.client`; ARCHITECTURE.md draws the rooms."""
 
 __version__ = "0.1.0"

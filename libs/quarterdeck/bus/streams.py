@@ -56,7 +56,7 @@ ARTIFACTS = "ARTIFACTS"
 
 
 async def declare(connection: Nats, *, replicas: int = 1) -> None:
-    """Idempotent; safe to be run by every service at its start. Raises Unavailable with the server's words."""
+    """Idempotent: every service runs it at its start. Raises Unavailable with the server's words."""
     for stream in STREAMS:
         wanted = {**stream, "num_replicas": replicas}
         reply = await api(connection, f"STREAM.CREATE.{stream['name']}", wanted)

@@ -172,7 +172,7 @@ class AskServer:
                 current_meta.reset(token)
         except QuarterdeckError as error:
             return error
-        except Exception as error:  # noqa: BLE001  # a bug in one handler must not leave its caller waiting
+        except Exception as error:  # a bug in one handler must not leave its caller waiting
             log.exception("ask failed", subject=message.subject)
             return QuarterdeckError(
                 f"{message.subject} failed: {type(error).__name__}",

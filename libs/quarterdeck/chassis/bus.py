@@ -84,6 +84,6 @@ def _broker(name: str, settings: BusSettings) -> NatsBroker:
         logger=None,
         apply_types=False,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=RECONNECT_WAIT_S,
+        reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # it goes to nats-py as it is: a float
         graceful_timeout=2.0,
     )

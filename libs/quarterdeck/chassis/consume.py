@@ -148,7 +148,7 @@ class Consumer:
         except (VersionConflict, Unavailable) as error:
             wait_s = error.retry_after_ms / 1000 if isinstance(error, Unavailable) else 0.05
             await self._again(message, durable, delivered, error, wait_s)
-        except Exception as error:  # noqa: BLE001  # a bug must not stop the consumer; it is loud and comes back
+        except Exception as error:  # a bug must not stop the consumer; it is loud and comes back
             log.exception("handler failed", durable=durable, subject=message.raw_message.subject)
             await self._again(message, durable, delivered, error, NAK_DELAY_S)
 

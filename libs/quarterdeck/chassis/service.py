@@ -71,6 +71,6 @@ class Service:
                 await hook()
             except QuarterdeckError as error:
                 log.warning("timer: again later", service=self.name, error=str(error))
-            except Exception:  # noqa: BLE001  # a bug in one look must not end the timer
+            except Exception:  # a bug in one look must not end the timer
                 log.exception("timer failed", service=self.name)
             await asyncio.sleep(every_s)

@@ -88,7 +88,7 @@ class Client:
         return await self.wire.send(self.workspace, request, id=id)
 
     async def submit(self, mission: SubmitMission, *, timeout_s: float = ASK_TIMEOUT_S) -> MissionReply:
-        """Publish a mission request and wait until it is accepted. Raises Refused with the reason if it isn't.
+        """Publish a mission request and wait until it is accepted. Raises Refused with the reason.
 
         The same `mission.id` twice is one mission.
         """
@@ -147,7 +147,7 @@ class Client:
 
 
 def running_at(data_dir: Path) -> tuple[str, Path | None]:
-    """URL and key of what runs on a data directory, from its runtime.json. Raises SetupProblem (QD-CLI-001)."""
+    """URL and key of what runs on a data directory, by its runtime.json. Raises SetupProblem."""
     try:
         runtime = json.loads((data_dir / "runtime.json").read_text())
         return runtime["nats_url"], Path(runtime["nkey"]) if runtime.get("nkey") else None

@@ -29,7 +29,7 @@ class Price(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens as the provider counted them. `input_tokens` includes what was read from or written to a cache."""
+    """Tokens as the provider counted them. `input_tokens` includes those read from or written to a cache."""
 
     input_tokens: int = 0
     output_tokens: int = 0

@@ -39,7 +39,7 @@ class EntriesReply(Reply, frozen=True, kw_only=True):
 
 @request("ask", SERVICE, "query", EntriesReply)
 class QueryJournal(Request, frozen=True, kw_only=True):
-    """Events in order, narrowed by what is given. `min_position`: wait (2 s at most) until it has read so far."""
+    """Events in order, narrowed by what is given. `min_position`: wait (2 s at most) for the reader."""
 
     mission_id: Token | None = None
     type_prefix: str | None = None

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from msgspec import field
+
 from quarterdeck.contracts.mission import Artifact, RunLimits, Token
 from quarterdeck.contracts.registry import Event, Reply, Request, event, request
 
@@ -47,7 +49,7 @@ class ObserveSandbox(Request, frozen=True, kw_only=True):
     run_id: Token
     started: bool = False
     driver: str = ""
-    limits_held: dict[str, str] = {}
+    limits_held: dict[str, str] = field(default_factory=dict)
     kind: ExitKind | Literal["unstartable"] | None = None
     exit_code: int | None = None
     wall_ms: int = 0
@@ -85,7 +87,7 @@ class SandboxStopRequested(Event, frozen=True, kw_only=True):
 
 @event(SERVICE, "ended", 1, of="mission_id")
 class SandboxEnded(Event, frozen=True, kw_only=True):
-    """`exited` is the agent's own doing; the other kinds are what was done to it. `output_tail` is scrubbed."""
+    """`exited` is the agent's own doing; the other kinds were done to it. `output_tail` is scrubbed."""
 
     mission_id: str
     run_id: str

@@ -204,7 +204,7 @@ class EventLog(Generic[S]):
         return batch
 
     async def _append(self, batch: Sequence[_Queued]) -> None:
-        """One append for all; when a fence in it is stale, one for each family, so that only that one suffers."""
+        """One append for all; when a fence in it is stale, one for each family: only that one suffers."""
         by_family: dict[int, list[_Queued]] = {}
         for queued in batch:
             by_family.setdefault(id(queued.family), []).append(queued)

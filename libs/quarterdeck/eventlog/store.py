@@ -23,7 +23,7 @@ class Family(msgspec.Struct, frozen=True):
 
 
 class Append(msgspec.Struct, frozen=True):
-    """Events of one family, written only if `expected` is still the family's last sequence (0: it is empty)."""
+    """Events of one family, written only if its last sequence is still `expected` (0: it is empty)."""
 
     family: Family
     expected: int

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -10,7 +11,7 @@ import structlog
 from quarterdeck.telemetry.tracing import current_traceparent, trace_id
 
 
-def _with_trace(_logger: Any, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _with_trace(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     if current := trace_id(current_traceparent()):
         fields["trace_id"] = current
     return fields
