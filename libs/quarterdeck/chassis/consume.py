@@ -39,6 +39,8 @@ PULL_TIMEOUT_S = 5.0
 
 CommandHandler = Callable[[Command], Awaitable[Reply | Rejected | None]]
 EventHandler = Callable[[Recorded], Awaitable[None]]
+Undecodable = Callable[[str, Meta, ContractViolation], Awaitable[Reply | Rejected | None]]
+"""Given the workspace, the stamps and what is wrong: puts a malformed request on record as refused."""
 
 
 async def _whole(message: Any) -> Any:
@@ -54,13 +56,25 @@ class Consumer:
         self._broker = broker
         self._wire = wire
 
-    def on_command(self, what: type[Request], handler: CommandHandler) -> None:
+    def on_command(
+        self, what: type[Request], handler: CommandHandler, undecodable: Undecodable | None = None
+    ) -> None:
+        """Without `undecodable` a request that can't be decoded becomes a dead letter."""
         kind = request_type(what)
         assert (kind.kind, kind.service) == ("cmd", self._service), kind
 
         async def handle(message: NatsMessage) -> None:
             async def work() -> None:
-                command = self._command(message, what)
+                workspace, meta = self._stamps(message)
+                try:
+                    command = Command(
+                        workspace=workspace, body=decode(message.raw_message.data, what, kind.verb), meta=meta
+                    )
+                except ContractViolation as error:
+                    if undecodable is None:
+                        raise
+                    await self._reply(message, await undecodable(workspace, meta, error))
+                    return
                 token = current_meta.set(command.meta)
                 with self._wire.tracing.span(
                     f"{kind.service}.{kind.verb}", SpanKind.CONSUMER, command.meta.traceparent
@@ -115,9 +129,9 @@ class Consumer:
         )
         subscriber(handle)
 
-    def _command(self, message: NatsMessage, what: type[Request]) -> Command:
-        """A command may come from any NATS client: what it does not stamp is stamped here, and stays the same
-        when it is delivered again."""
+    def _stamps(self, message: NatsMessage) -> tuple[str, Meta]:
+        """Workspace and stamps. A command may come from any NATS client: what it does not stamp is stamped
+        here, and stays the same when it is delivered again."""
         raw = message.raw_message
         stamps = raw.headers or {}
         place = f"{raw.metadata.stream.lower()}-{raw.metadata.sequence.stream}"
@@ -129,8 +143,7 @@ class Consumer:
             causation_id=stamps.get("ce-causationid", ""),
             traceparent=stamps.get("traceparent", ""),
         )
-        workspace = raw.subject.rsplit(".", 1)[1]
-        return Command(workspace=workspace, body=decode(raw.data, what, raw.subject), meta=meta)
+        return raw.subject.rsplit(".", 1)[1], meta
 
     async def _reply(self, message: NatsMessage, outcome: Reply | Rejected | QuarterdeckError | None) -> None:
         to = (message.raw_message.headers or {}).get(REPLY_TO)

@@ -7,7 +7,7 @@ import structlog
 
 from quarterdeck.chassis.answering import AskHandler, AskServer
 from quarterdeck.chassis.bus import Bus
-from quarterdeck.chassis.consume import CommandHandler, Consumer, EventHandler
+from quarterdeck.chassis.consume import CommandHandler, Consumer, EventHandler, Undecodable
 from quarterdeck.contracts.registry import Event, Request
 from quarterdeck.kernel.errors import QuarterdeckError
 
@@ -31,8 +31,10 @@ class Service:
     def answers(self, what: type[Request], handler: AskHandler) -> None:
         self._asks.on(what, handler)
 
-    def obeys(self, what: type[Request], handler: CommandHandler) -> None:
-        self._consumer.on_command(what, handler)
+    def obeys(
+        self, what: type[Request], handler: CommandHandler, *, undecodable: Undecodable | None = None
+    ) -> None:
+        self._consumer.on_command(what, handler, undecodable)
 
     def reacts(self, what: type[Event], handler: EventHandler) -> None:
         self._consumer.on_event(what, handler)

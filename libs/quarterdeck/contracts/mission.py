@@ -24,7 +24,7 @@ class Artifact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Tool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An HTTP endpoint offered to agents as an MCP tool. The credential is brokered: never seen by the agent."""
+    """An HTTP endpoint offered to agents as an MCP tool. Its credential is brokered: no agent sees it."""
 
     name: Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]
     description: str
@@ -201,6 +201,8 @@ class MissionAccepted(Event, frozen=True, kw_only=True):
     model: str
     config_sha256: str
     requested_by: str
+    request_sha256: str
+    """Digest of the request without its id: tells a repeat from a clash of ids."""
 
 
 @event(SERVICE, "refused", 1, of="mission_id")
@@ -209,6 +211,7 @@ class MissionRefused(Event, frozen=True, kw_only=True):
     code: str
     reason: str
     message: str
+    request_sha256: str
     hint: str = ""
 
 

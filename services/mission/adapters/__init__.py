@@ -1,0 +1,1 @@
+"""Outside effects of the mission service: its inputs, its tokens."""

@@ -1,0 +1,28 @@
+"""A mission's life, pure: `missions` decides and evolves, `submission` judges requests, `plan` the task graph."""
+
+from services.mission.domain.missions import (
+    OVER,
+    SERVICE,
+    Mission,
+    Run,
+    State,
+    answer,
+    decide,
+    evolve,
+    initial,
+)
+from services.mission.domain.submission import Problem, Submission
+
+__all__ = [
+    "OVER",
+    "SERVICE",
+    "Mission",
+    "Problem",
+    "Run",
+    "State",
+    "Submission",
+    "answer",
+    "decide",
+    "evolve",
+    "initial",
+]
