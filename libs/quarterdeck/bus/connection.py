@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import structlog
 from nats.aio.client import Client as Nats
 from nats.errors import Error as NatsError
@@ -33,44 +32,78 @@ async def connect(
     Raises Unavailable (QD-BUS-001) when nothing answers at `url` within `patience_s`, and SetupProblem when
     the key is missing or refused.
     """
-
-    async def report(error: Exception) -> None:
-        log.warning("bus error", connection=name, error=str(error) or type(error).__name__)
-
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"reconnect_time_wait": RECONNECT_WAIT_S}
     if nkey_seed is not None:
         if not nkey_seed.is_file():
             raise SetupProblem(
                 f"the bus key {nkey_seed} is not there", code="QD-SET-004", hint="`quarterdeck up` makes it"
             )
         options["nkeys_seed"] = str(nkey_seed)
-    deadline = asyncio.get_running_loop().time() + patience_s
-    while True:
-        try:
-            return await nats.connect(
-                url,
-                name=name,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=RECONNECT_WAIT_S,
-                allow_reconnect=True,
-                error_cb=on_error or report,
-                connect_timeout=2,
-                max_outstanding_pings=3,
-                ping_interval=5,
-                **options,
+    client = Nats()
+    errors = _Errors(name, on_error)
+    connecting = asyncio.create_task(
+        client.connect(
+            url,
+            name=name,
+            max_reconnect_attempts=-1,
+            error_cb=errors.report,
+            connect_timeout=2,
+            max_outstanding_pings=3,
+            ping_interval=5,
+            **options,
+        )
+    )
+    # nats-py counts the first connection as a reconnection: left alone it would try for ever.
+    await asyncio.wait({connecting, errors.denied}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not connecting.done():
+            raise errors.as_problem(url, nkey_seed)
+        await connecting
+    except (NatsError, OSError, ValueError) as error:
+        raise Unavailable(f"can't connect to {url}: {error}", code="QD-BUS-001") from None
+    finally:
+        if not client.is_connected:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            await client.close()
+    errors.connected = True
+    return client
+
+
+class _Errors:
+    """What nats-py reports on the side: kept while the first connection is made, passed on afterwards."""
+
+    def __init__(self, name: str, on_error: Callable[[Exception], Awaitable[None]] | None) -> None:
+        self.connected = False
+        self.denied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._name = name
+        self._on_error = on_error
+        self._last = "no answer"
+
+    async def report(self, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if not self.connected:
+            self._last = text
+            if "authorization" in text.lower() and not self.denied.done():
+                self.denied.set_result(None)
+        elif self._on_error is not None:
+            await self._on_error(error)
+        else:
+            log.warning("bus error", connection=self._name, error=text)
+
+    def as_problem(self, url: str, nkey_seed: Path | None) -> SetupProblem | Unavailable:
+        if self.denied.done():
+            what = f"the key {nkey_seed}" if nkey_seed else "to talk without a key"
+            return SetupProblem(
+                f"the bus at {url} refused {what}",
+                code="QD-SET-005",
+                hint="use the key that `quarterdeck up` made in the data directory of that server",
             )
-        except (NatsError, OSError, TimeoutError) as error:
-            if "authorization" in str(error).lower():
-                raise SetupProblem(
-                    f"the bus at {url} refused the key {nkey_seed}", code="QD-SET-005", hint=str(error)
-                ) from None
-            if asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(
-                    f"nothing answers at {url}: {error or type(error).__name__}",
-                    code="QD-BUS-001",
-                    hint="start it with `quarterdeck up`, or name another address with --url",
-                ) from None
-            await asyncio.sleep(RECONNECT_WAIT_S)
+        return Unavailable(
+            f"nothing answers at {url}: {self._last}",
+            code="QD-BUS-001",
+            hint="start it with `quarterdeck up`, or name another address with --url",
+        )
 
 
 async def api(
