@@ -1,0 +1,114 @@
+"""A run's files on the host: its program and inputs brought in, its outputs carried out.
+
+Both directions are hostile: a program is a tar from the bus, and what lies in the work directory afterwards was
+written by the agent, so no link is followed and nothing but regular files is read.
+"""
+
+import io
+import os
+import shutil
+import stat
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarterdeck.bus.artifacts import Artifacts
+from quarterdeck.contracts.mission import Artifact
+from quarterdeck.contracts.sandbox import StartSandbox
+from quarterdeck.kernel.errors import SetupProblem
+
+MAX_OUTPUTS = 64
+MAX_OUTPUT_BYTES = 16 << 20
+MAX_PROGRAM_BYTES = 64 << 20
+OUTPUTS = "outputs"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run's files are on this host. Made by `prepare`."""
+
+    root: Path
+
+    @property
+    def program(self) -> Path:
+        return self.root / "program"
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "inputs"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    def remove(self) -> None:
+        """The run is over and its outputs are carried out. What can't be removed stays; it harms nobody."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+async def prepare(directory: Path, start: StartSandbox, artifacts: Artifacts) -> RunFiles:
+    """Bring program and inputs into `directory`. Raises SetupProblem (QD-ART-…) and Unavailable."""
+    files = RunFiles(directory.resolve())
+    shutil.rmtree(files.root, ignore_errors=True)
+    for folder in (files.program, files.inputs, files.work, files.work / OUTPUTS):
+        folder.mkdir(parents=True, mode=0o755)
+    unpack(await artifacts.get(start.program.sha256), files.program)
+    for artifact in start.inputs:
+        path = files.inputs / artifact.name
+        path.write_bytes(await artifacts.get(artifact.sha256))
+        path.chmod(0o644)
+    return files
+
+
+def unpack(content: bytes, target: Path) -> None:
+    """Plain files and folders of a tar, nothing that points elsewhere. Raises SetupProblem (QD-ART-004)."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            members = archive.getmembers()
+            if sum(member.size for member in members) > MAX_PROGRAM_BYTES:
+                raise SetupProblem(f"the program unpacks to more than {MAX_PROGRAM_BYTES:,} bytes", code="QD-ART-004")
+            archive.extractall(target, members, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise SetupProblem(f"the program can't be unpacked: {error}", code="QD-ART-004") from None
+
+
+async def collect(files: RunFiles, artifacts: Artifacts) -> tuple[Artifact, ...]:
+    """Up to MAX_OUTPUTS regular files of at most MAX_OUTPUT_BYTES from /work/outputs, by name; others stay."""
+    outputs = []
+    for name in _names(files.work / OUTPUTS)[:MAX_OUTPUTS]:
+        content = _read(files.work / OUTPUTS, name)
+        if content is not None:
+            sha256 = await artifacts.put(content)
+            outputs.append(Artifact(name=name, sha256=sha256, size_bytes=len(content)))
+    return tuple(outputs)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        if folder.is_symlink():
+            return []
+        return sorted(entry.name for entry in os.scandir(folder) if _plain(entry.name))
+    except OSError:
+        return []
+
+
+def _plain(name: str) -> bool:
+    """May be an artifact's name (contracts.mission.FileName)."""
+    return 0 < len(name) <= 120 and (name[0].isalnum() or name[0] == "_") and all(c.isalnum() or c in "._ -" for c in name) and name.isascii()
+
+
+def _read(folder: Path, name: str) -> bytes | None:
+    """INV-9: the agent may have put a link or a pipe there; neither is opened."""
+    try:
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        finally:
+            os.close(directory)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_OUTPUT_BYTES:
+            return None
+        return file.read(MAX_OUTPUT_BYTES)

@@ -1,0 +1,35 @@
+"""Puts the sandbox service together."""
+
+from quarterdeck.chassis import Bus, Service
+from quarterdeck.contracts.mission import MissionParked, MissionResumed
+from quarterdeck.contracts.sandbox import StartSandbox, StopSandbox
+from quarterdeck.contracts.vault import LeaseGranted
+from quarterdeck.eventlog.commit import EventLog
+from quarterdeck.sidecar.handover import gateway_socket
+from services.sandbox import domain
+from services.sandbox.adapters.choose import choose
+from services.sandbox.handlers import Handlers
+from services.sandbox.ports import Driver
+from services.sandbox.settings import Settings
+
+
+async def build(settings: Settings, bus: Bus | None = None, driver: Driver | None = None) -> Service:
+    """Opens the bus and chooses a driver unless given them; nothing runs before `start`.
+
+    Raises SandboxUnavailable when this machine can't isolate anything: then no agent may run.
+    """
+    driver = driver or await choose(settings.sandbox_driver)
+    bus = bus or await Bus.open("sandbox", settings)
+    log: EventLog[domain.State] = EventLog(domain, bus.store, bus.ids)
+    handlers = Handlers(
+        log, bus, driver, runs_dir=settings.runs_dir, gateway_socket=gateway_socket(settings.data_dir)
+    )
+    service = Service("sandbox", bus)
+    service.runs(start=handlers.reconcile, stop=log.close)
+    service.obeys(StartSandbox, handlers.start)
+    service.obeys(StopSandbox, handlers.stop)
+    service.reacts(MissionParked, handlers.parked)
+    service.reacts(MissionResumed, handlers.resumed)
+    service.reacts(LeaseGranted, handlers.lease_granted)
+    service.runs(stop=handlers.close)
+    return service
