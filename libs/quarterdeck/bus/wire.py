@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import ANSWER_TIMEOUT_S
-from quarterdeck.contracts.envelope import Meta, body
+from quarterdeck.contracts.envelope import Meta, as_headers, body
 from quarterdeck.contracts.registry import Reply, Request, request_type
 from quarterdeck.kernel.errors import ContractViolation, QuarterdeckError, Refused, Rejected, Unavailable
 from quarterdeck.kernel.time import Clock, Ids, rfc3339
@@ -146,12 +146,13 @@ class Wire:
         """Publish a durable command; return its id. Durable when it returns. Raises Unavailable."""
         kind = request_type(type(request))
         assert kind.kind == "cmd", kind
+        id = id or self.ids.new()
         stamps = self._stamps(id, actor)
         stamps["Nats-Msg-Id"] = stamps["ce-id"]
         with self.tracing.span(f"send {kind.service}.{kind.verb}", SpanKind.PRODUCER):
             stamps["traceparent"] = current_traceparent()
             await self.publish_durably(kind.subject(workspace), body(request), stamps)
-        return stamps["ce-id"]
+        return id
 
     async def publish_durably(self, subject: str, content: bytes, headers: dict[str, str]) -> None:
         """Publish into whatever stream holds `subject` and wait for its acknowledgement."""
@@ -165,16 +166,16 @@ class Wire:
 
     def _stamps(self, id: str | None, actor: str | None) -> dict[str, str]:
         cause = current_meta.get()
-        stamps = {
+        attributes = {
             "ce-specversion": "1.0",
             "ce-id": id or self.ids.new(),
             "ce-time": rfc3339(self.clock.now_ms()),
             "ce-actor": actor or self.actor,
         }
         if cause is not None:
-            stamps["ce-correlationid"] = cause.correlation_id
-            stamps["ce-causationid"] = cause.id
-        return {name: text for name, text in stamps.items() if text}
+            attributes["ce-correlationid"] = cause.correlation_id
+            attributes["ce-causationid"] = cause.id
+        return as_headers(attributes)
 
     async def _inbox_prefix(self) -> str:
         """One subscription for all answers; a new inbox a ask would cost two round trips."""

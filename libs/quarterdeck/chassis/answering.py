@@ -16,10 +16,10 @@ from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import api
 from quarterdeck.bus.wire import REPLY_TO, Wire, current_meta, encode_answer
-from quarterdeck.contracts.envelope import Command, Meta
+from quarterdeck.contracts.envelope import Command, request_meta
 from quarterdeck.contracts.registry import Reply, Request, decode, request_type
 from quarterdeck.kernel.errors import ContractViolation, QuarterdeckError, Rejected, Unavailable
-from quarterdeck.telemetry.tracing import SpanKind, current_traceparent
+from quarterdeck.telemetry.tracing import SpanKind
 
 log = structlog.get_logger("quarterdeck.asks")
 PULL_BATCH = 512
@@ -185,14 +185,8 @@ class AskServer:
         if verb not in self._handlers:
             raise ContractViolation(f"{service} answers no {verb!r}", code="QD-BUS-008")
         what, handler = self._handlers[verb]
-        stamps = message.headers or {}
-        meta = Meta(
-            id=stamps.get("ce-id") or self._wire.ids.new(),
-            at_ms=self._wire.clock.now_ms(),
-            actor=stamps.get("ce-actor", "user:unknown")[:200],
-            correlation_id=stamps.get("ce-correlationid", ""),
-            causation_id=stamps.get("ce-causationid", ""),
-            traceparent=stamps.get("traceparent", "") or current_traceparent(),
+        meta = request_meta(
+            message.headers or {}, otherwise_id=self._wire.ids.new(), at_ms=self._wire.clock.now_ms()
         )
         return Command(
             workspace=workspace, body=decode(message.data, what, message.subject), meta=meta

@@ -15,10 +15,11 @@ import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsMessage
+from msgspec.structs import replace
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from quarterdeck.bus.wire import REPLY_TO, Wire, current_meta, encode_answer
-from quarterdeck.contracts.envelope import Command, Meta, Recorded, read_event
+from quarterdeck.contracts.envelope import Command, Meta, Recorded, read_event, request_meta
 from quarterdeck.contracts.registry import Event, Reply, Request, decode, event_type, request_type
 from quarterdeck.kernel.errors import (
     ContractViolation,
@@ -133,16 +134,8 @@ class Consumer:
         """Workspace and stamps. A command may come from any NATS client: what it does not stamp is stamped
         here, and stays the same when it is delivered again."""
         raw = message.raw_message
-        stamps = raw.headers or {}
         place = f"{raw.metadata.stream.lower()}-{raw.metadata.sequence.stream}"
-        meta = Meta(
-            id=stamps.get("ce-id") or stamps.get("Nats-Msg-Id") or place,
-            at_ms=self._wire.clock.now_ms(),
-            actor=stamps.get("ce-actor", "user:unknown")[:200],
-            correlation_id=stamps.get("ce-correlationid", ""),
-            causation_id=stamps.get("ce-causationid", ""),
-            traceparent=stamps.get("traceparent", ""),
-        )
+        meta = request_meta(raw.headers or {}, otherwise_id=place, at_ms=self._wire.clock.now_ms())
         return raw.subject.rsplit(".", 1)[1], meta
 
     async def _reply(self, message: NatsMessage, outcome: Reply | Rejected | QuarterdeckError | None) -> None:
@@ -192,16 +185,5 @@ class Consumer:
 
 def _traced(command: Command) -> Command:
     """The command with the handling span as its trace parent, so that its events carry it."""
-    meta = command.meta
-    return Command(
-        workspace=command.workspace,
-        body=command.body,
-        meta=Meta(
-            id=meta.id,
-            at_ms=meta.at_ms,
-            actor=meta.actor,
-            correlation_id=meta.correlation_id,
-            causation_id=meta.causation_id,
-            traceparent=current_traceparent() or meta.traceparent,
-        ),
-    )
+    traceparent = current_traceparent() or command.meta.traceparent
+    return replace(command, meta=replace(command.meta, traceparent=traceparent))

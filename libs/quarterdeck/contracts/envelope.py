@@ -4,6 +4,9 @@ Source: CloudEvents NATS protocol binding, v1.0.2. Extensions: correlationid (th
 message that caused this one), actor, and W3C traceparent.
 """
 
+from collections.abc import Mapping
+from urllib.parse import quote, unquote
+
 import msgspec
 
 from quarterdeck.contracts.registry import EVENTS, Event, EventType, Request, decode, event_type
@@ -11,6 +14,8 @@ from quarterdeck.kernel.errors import ContractViolation
 from quarterdeck.kernel.time import from_rfc3339, rfc3339
 
 SCHEMA_ROOT = "urn:quarterdeck:schema:"
+MAX_ACTOR = 200
+_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,29 +77,47 @@ def headers(recorded: Recorded) -> dict[str, str]:
         "traceparent": meta.traceparent,
         "content-type": "application/json",
     }
-    return {name: text for name, text in present.items() if text}
+    return as_headers(present)
+
+
+def as_headers(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Attributes as header values: empty ones left out, all but visible ASCII percent-encoded, as the binding
+    asks (HTTP binding, 3.1.3.2). A line break in an actor's name can't become a header of its own."""
+    return {name: quote(text, safe=_PLAIN) for name, text in attributes.items() if text}
+
+
+def request_meta(present: Mapping[str, str], *, otherwise_id: str, at_ms: int) -> Meta:
+    """The stamps of a request. Any NATS client may send one: what it did not stamp is stamped here."""
+    return Meta(
+        id=unquote(present.get("ce-id") or present.get("Nats-Msg-Id") or otherwise_id),
+        at_ms=at_ms,
+        actor=unquote(present.get("ce-actor", "user:unknown"))[:MAX_ACTOR],
+        correlation_id=unquote(present.get("ce-correlationid", "")),
+        causation_id=unquote(present.get("ce-causationid", "")),
+        traceparent=present.get("traceparent", ""),
+    )
 
 
 def body(message: msgspec.Struct) -> bytes:
     return msgspec.json.encode(message)
 
 
-def read_meta(present: dict[str, str]) -> Meta:
+def read_meta(present: Mapping[str, str]) -> Meta:
     """The stamps of a message. Raises ContractViolation when id or time are missing or malformed."""
     try:
         return Meta(
-            id=present["ce-id"],
+            id=unquote(present["ce-id"]),
             at_ms=from_rfc3339(present["ce-time"]),
-            actor=present.get("ce-actor", ""),
-            correlation_id=present.get("ce-correlationid", ""),
-            causation_id=present.get("ce-causationid", ""),
+            actor=unquote(present.get("ce-actor", "")),
+            correlation_id=unquote(present.get("ce-correlationid", "")),
+            causation_id=unquote(present.get("ce-causationid", "")),
             traceparent=present.get("traceparent", ""),
         )
     except (KeyError, ValueError) as error:
         raise ContractViolation(f"envelope: {error!r}", hint="see proto/envelope.md") from None
 
 
-def read_event(sequence: int, subject: str, present: dict[str, str], content: bytes) -> Recorded:
+def read_event(sequence: int, subject: str, present: Mapping[str, str], content: bytes) -> Recorded:
     """A stored message as an event. Raises ContractViolation for an unknown type or a wrong shape."""
     kind = EVENTS.get(present.get("ce-type", ""))
     if kind is None:

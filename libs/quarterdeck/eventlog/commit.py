@@ -1,60 +1,42 @@
-"""Group commit: decisions made while an append is in flight go out together as the next one.
+"""Decide, append, answer: one service's families in this process.
 
 A decision is made against the state in memory, which includes what is queued but not yet written. Nothing is
-answered before all that its answer read is durable. When an append fails, the families in it are forgotten
-and read again; a command that was already written is then recognised by its id.
+answered before all that its answer read is durable: an answer with events waits for its own append, whose
+fence also proves that nobody else wrote meanwhile; an answer without events waits for what is in flight and
+then looks whether somebody else wrote (INV-5). When an append fails, what was decided on top of it is
+forgotten and the family read on from the last event that is known to be written; a command that got through
+all the same is then recognised by its id (INV-4).
 """
 
 import asyncio
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
-import msgspec
-
-from quarterdeck.contracts.envelope import Command, Meta, Recorded
+from quarterdeck.contracts.envelope import Command, Meta, Recorded, body
 from quarterdeck.contracts.registry import Event, Reply, event_type
 from quarterdeck.eventlog.decider import Decider
-from quarterdeck.eventlog.store import MAX_BATCH, Append, Family, Store
+from quarterdeck.eventlog.store import MAX_BATCH, MAX_BATCH_BYTES, MAX_EVENT_BYTES, Family, Store
+from quarterdeck.eventlog.writer import Live, Queued, Writer
 from quarterdeck.kernel.errors import ContractViolation, Rejected, Unavailable, VersionConflict
 from quarterdeck.kernel.time import Ids
 
 S = TypeVar("S")
-ATTEMPTS = 4
-"""A command is decided anew this often before its conflict or time-out is passed on."""
-ANSWERS_KEPT = 20_000
-"""Commands of a family whose answer is found by id; older repeats are caught by the domain's own ids."""
-
-
-class _Family(Generic[S]):
-    """A family in memory. `version` is what is written, `state` what is decided."""
-
-    def __init__(self, family: Family, state: S) -> None:
-        self.family = family
-        self.state = state
-        self.version = 0
-        self.answers: OrderedDict[str, tuple[Event, ...]] = OrderedDict()
-        self.tail: asyncio.Future[None] | None = None
-        self.stale = False
-
-    def remember(self, command_id: str, events: tuple[Event, ...]) -> None:
-        self.answers[command_id] = self.answers.get(command_id, ()) + events
-        if len(self.answers) > ANSWERS_KEPT:
-            self.answers.popitem(last=False)
-
-
-class _Queued(msgspec.Struct, frozen=True, eq=False):
-    family: _Family  # type: ignore[type-arg]  # families of one shell share the state's type
-    events: tuple[Recorded, ...]
-    done: asyncio.Future[None]
+T = TypeVar("T")
+CONFLICT_ATTEMPTS = 8
+"""A command is decided anew this often before a conflict is passed on: only other replicas cause one."""
+UNKNOWN_ATTEMPTS = 2
+"""A write of unknown outcome is looked for and decided anew once: each try may take the store's time-out."""
+NO_SPACE = "QD-LOG-003"
+LOOKS = 3
+"""How often own writes may cross a look before it counts as somebody else's."""
+FAMILIES_KEPT = 1_000
+"""Workspaces in memory; one that was not asked about for longest is read again when it is."""
 
 
 class EventLog(Generic[S]):
-    """One service's families in this process: loads, decides, appends, answers.
-
-    Any number of processes may run one for the same service: the fences keep them correct.
-    """
+    """Any number of processes may run one for the same service: the fences keep them correct."""
 
     def __init__(
         self,
@@ -64,45 +46,36 @@ class EventLog(Generic[S]):
         *,
         observe: Callable[[int, float], None] | None = None,
     ) -> None:
+        """`observe` is told of each append: its number of events and its seconds."""
         self._decider = decider
         self._store = store
         self._ids = ids
-        self._observe = observe
-        self._families: dict[str, _Family[S]] = {}
-        self._loading: dict[str, asyncio.Lock] = {}
-        self._queue: list[_Queued] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._families: OrderedDict[str, Live[S]] = OrderedDict()
+        self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._writer: Writer[S] = Writer(store, observe)
 
     async def handle(self, command: Command) -> Reply | Rejected:
         """Decide the command, once whatever its repeats, and answer when everything it rests on is durable.
 
-        Raises VersionConflict or Unavailable when ATTEMPTS were not enough; a retry with the same id is safe.
+        A command that caused no event leaves no trace: its repeat is decided on the state of that time.
+        A caller that stops waiting takes nothing back: the command may still be carried out.
+        Raises VersionConflict or Unavailable when the attempts were not enough; a retry with the same id is
+        safe. Raises ContractViolation for events that no stream would take.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return await self._once(command)
-            except (VersionConflict, Unavailable):
-                if attempt == ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable")
+        return await self._tried(lambda: self._once(command))
 
     async def state(self, workspace: str) -> S:
-        """What is decided and durable now: for answers that change nothing."""
-        for attempt in range(1, ATTEMPTS + 1):
-            family = await self._loaded(workspace)
-            state = family.state
-            try:
-                await self._durable(family)
-            except (VersionConflict, Unavailable):
-                if attempt == ATTEMPTS:
-                    raise
-                continue
-            return state
-        raise AssertionError("unreachable")
+        """What is decided and durable now, as written by whichever replica: for answers that change nothing.
+
+        Raises as `handle` does.
+        """
+        return await self._tried(lambda: self._read(workspace))
 
     async def refresh(self, workspace: str) -> None:
-        """Forget what is in memory: the next look reads the stream. For replicas that only read."""
-        self._families.pop(workspace, None)
+        """Forget what is in memory, unless it is being written: the next look reads the stream again."""
+        family = self._families.get(workspace)
+        if family is not None and not family.writing:
+            del self._families[workspace]
 
     async def workspaces(self) -> list[str]:
         """The workspaces this service has ever decided anything in."""
@@ -110,64 +83,102 @@ class EventLog(Generic[S]):
 
     async def close(self) -> None:
         """Wait until what is queued is written or refused."""
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
+        await self._writer.close()
+
+    async def _tried(self, once: Callable[[], Awaitable[T]]) -> T:
+        conflicts = unknown = 0
+        while True:
+            try:
+                return await once()
+            except VersionConflict:
+                conflicts += 1
+                if conflicts == CONFLICT_ATTEMPTS:
+                    raise
+            except Unavailable as error:
+                unknown += 1
+                if unknown == UNKNOWN_ATTEMPTS or error.code == NO_SPACE:
+                    raise
 
     async def _once(self, command: Command) -> Reply | Rejected:
         family = await self._loaded(command.workspace)
-        events = family.answers.get(command.id)
+        events = family.caused_by(command.id)
         refusal: Rejected | None = None
+        writes = events is not None
         if events is None:
             decision = self._decider.decide(command, family.state)
-            if isinstance(decision, Rejected):
-                refusal, events = decision, ()
-            else:
-                events = tuple(decision)
+            refusal, events = (decision, ()) if isinstance(decision, Rejected) else (None, tuple(decision))
+            if writes := bool(events):
                 self._enqueue(family, command, events)
         state = family.state
         await self._durable(family)
+        if not writes:
+            await self._current(family)
         return refusal or self._decider.answer(command, events, state)
 
-    async def _durable(self, family: _Family[S]) -> None:
-        if family.tail is not None and not family.tail.done():
+    async def _read(self, workspace: str) -> S:
+        family = await self._loaded(workspace)
+        state = family.state
+        await self._durable(family)
+        await self._current(family)
+        return state
+
+    async def _durable(self, family: Live[S]) -> None:
+        """INV-5: wait for everything that the family's state rests on at this moment."""
+        if family.tail is not None and family.writing:
             await asyncio.shield(family.tail)
         elif family.stale:
             raise VersionConflict(f"{family.family.filter} is being read again")
 
-    async def _loaded(self, workspace: str) -> _Family[S]:
-        family = self._families.get(workspace)
-        if family is not None:
-            return family
-        async with self._loading.setdefault(workspace, asyncio.Lock()):
-            family = self._families.get(workspace)
-            if family is None:
-                family = await self._load(workspace)
-                self._families[workspace] = family
-            return family
+    async def _current(self, family: Live[S]) -> None:
+        """INV-5: see to it that nobody else has written since. An answer without events has no fence."""
+        for _ in range(LOOKS):
+            version = family.version
+            if not await self._store.moved_on(family.family, version):
+                return
+            if family.writing:  # what was seen may be our own write: its fence tells
+                return await self._durable(family)
+            if family.version == version:
+                break
+        family.stale = True
+        raise VersionConflict(f"{family.family.filter} was written by another replica")
 
-    async def _load(self, workspace: str) -> _Family[S]:
-        family = _Family(Family(self._decider.SERVICE, workspace), self._decider.initial())
-        for recorded in await self._store.load(family.family):
-            family.state = self._decider.evolve(family.state, recorded.event)
-            family.version = recorded.sequence
-            family.remember(recorded.meta.causation_id, (recorded.event,))
+    async def _loaded(self, workspace: str) -> Live[S]:
+        family = self._families.get(workspace)
+        if family is None or family.stale:
+            reading = self._reading.setdefault(workspace, asyncio.Lock())
+            async with reading:
+                family = self._families.get(workspace)
+                if family is None or family.stale:
+                    family = await self._load(workspace, family)
+                    self._families[workspace] = family
+        self._families.move_to_end(workspace)
+        self._evict()
         return family
 
-    def _enqueue(self, family: _Family[S], command: Command, events: tuple[Event, ...]) -> None:
-        if not events:
-            return
-        if len(events) > MAX_BATCH:
-            raise ContractViolation(f"one command decided {len(events)} events; {MAX_BATCH} fit in a batch")
+    async def _load(self, workspace: str, known: Live[S] | None) -> Live[S]:
+        """The family as written; what a stale one knows to be written is not read again."""
+        if known is None:
+            family = Live(Family(self._decider.SERVICE, workspace), self._decider.initial())
+        else:
+            family = known.rewound()
+        for recorded in await self._store.load(family.family, family.version):
+            family.state = self._decider.evolve(family.state, recorded.event)
+            family.wrote(recorded.meta.causation_id, (recorded.event,), family.state, recorded.sequence)
+        return family
+
+    def _evict(self) -> None:
+        for workspace in list(self._families)[: max(0, len(self._families) - FAMILIES_KEPT)]:
+            if not self._families[workspace].writing:
+                del self._families[workspace]
+
+    def _enqueue(self, family: Live[S], command: Command, events: tuple[Event, ...]) -> None:
         recorded = tuple(self._record(command, event) for event in events)
+        size_bytes = _size_bytes(recorded)
+        state = family.state
         for event in events:
-            family.state = self._decider.evolve(family.state, event)
-        family.remember(command.id, events)
-        done = asyncio.get_running_loop().create_future()
-        done.add_done_callback(_retrieved)
-        family.tail = done
-        self._queue.append(_Queued(family, recorded, done))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
+            state = self._decider.evolve(state, event)
+        # From here on nothing fails: a family changed by half would answer from what never happened.
+        self._writer.add(Queued(family, command.id, recorded, state, size_bytes))
 
     def _record(self, command: Command, event: Event) -> Recorded:
         return Recorded(
@@ -185,71 +196,15 @@ class EventLog(Generic[S]):
             ),
         )
 
-    async def _write(self) -> None:
-        while self._queue:
-            batch = self._take()
-            started = time.perf_counter()
-            await self._append(batch)
-            if self._observe is not None:
-                self._observe(sum(len(q.events) for q in batch), time.perf_counter() - started)
 
-    def _take(self) -> list[_Queued]:
-        count = size = 0
-        for queued in self._queue:
-            if size + len(queued.events) > MAX_BATCH:
-                break
-            size += len(queued.events)
-            count += 1
-        batch, self._queue = self._queue[:count], self._queue[count:]
-        return batch
-
-    async def _append(self, batch: Sequence[_Queued]) -> None:
-        """One append for all; when a fence in it is stale, one for each family: only that one suffers."""
-        by_family: dict[int, list[_Queued]] = {}
-        for queued in batch:
-            by_family.setdefault(id(queued.family), []).append(queued)
-        groups = list(by_family.values())
-        try:
-            await self._append_groups(groups)
-        except VersionConflict as error:
-            if len(groups) == 1:
-                self._fail(groups[0], error)
-                return
-            for group in groups:
-                await self._append([queued for queued in group])
-        except Exception as error:  # noqa: BLE001  # whatever it is, every waiter must hear of it
-            for group in groups:
-                self._fail(group, error)
-
-    async def _append_groups(self, groups: Sequence[Sequence[_Queued]]) -> None:
-        live = [group for group in groups if not group[0].family.stale]
-        for group in groups:
-            if group[0].family.stale:
-                self._fail(group, VersionConflict(f"{group[0].family.family.filter} is being read again"))
-        if not live:
-            return
-        appends = [
-            Append(g[0].family.family, g[0].family.version, tuple(e for q in g for e in q.events))
-            for g in live
-        ]
-        sequence = await self._store.append(appends)
-        for group, append in zip(live, appends, strict=True):
-            sequence += len(append.events)
-            group[0].family.version = sequence - 1
-            for queued in group:
-                queued.done.set_result(None)
-
-    def _fail(self, group: Sequence[_Queued], error: Exception) -> None:
-        family = group[0].family
-        family.stale = True
-        if self._families.get(family.family.workspace) is family:
-            del self._families[family.family.workspace]
-        for queued in group:
-            if not queued.done.done():
-                queued.done.set_exception(error)
-
-
-def _retrieved(done: asyncio.Future[None]) -> None:
-    """A waiter may have been cancelled: its outcome is looked at here, so that the loop does not complain."""
-    if not done.cancelled():
-        done.exception()
+def _size_bytes(events: tuple[Recorded, ...]) -> int:
+    """Of the bodies. Raises ContractViolation for what the stream would refuse: it would refuse it for ever,
+    and with it whatever shares its batch."""
+    sizes = [len(body(recorded.event)) for recorded in events]
+    if len(events) > MAX_BATCH or sum(sizes) > MAX_BATCH_BYTES or max(sizes) > MAX_EVENT_BYTES:
+        raise ContractViolation(
+            f"one command decided {len(events)} events of {sum(sizes):,} bytes, the largest {max(sizes):,}",
+            code="QD-LOG-005",
+            hint=f"at most {MAX_BATCH} events of {MAX_EVENT_BYTES:,} bytes each; ask for less at once",
+        )
+    return sum(sizes)

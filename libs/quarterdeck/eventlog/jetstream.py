@@ -20,6 +20,7 @@ PAGE = 500
 FENCE = "Nats-Expected-Last-Subject-Sequence"
 STALE_FENCE = 10071
 DUPLICATE_IN_BATCH = 10201
+NO_MESSAGE = 10037
 NO_SPACE = {10023, 10047, 10077, 10122}
 """Insufficient resources, insufficient storage, maximum bytes, no space on the store's device."""
 
@@ -37,6 +38,7 @@ class JetStreamStore:
     async def append(self, batch: Sequence[Append]) -> int:
         messages = [message for append in batch for message in _messages(append)]
         assert 0 < len(messages) <= MAX_BATCH
+        assert len({append.family for append in batch}) == len(batch), "a family twice in one append"
         if len(messages) > 1:
             self._batches += 1
             for number, (_, stamps, _) in enumerate(messages, 1):
@@ -64,6 +66,15 @@ class JetStreamStore:
             if not more:
                 return events
             after = events[-1].sequence
+
+    async def moved_on(self, family: Family, version: int) -> bool:
+        """Asks the stream's leader; a direct get might be answered by a follower that is behind."""
+        request = {"seq": version + 1, "next_by_subj": family.filter}
+        reply = await api(self._connection, f"STREAM.MSG.GET.{self._stream}", request)
+        error = reply.get("error")
+        if error is not None and error.get("err_code") != NO_MESSAGE:
+            raise Unavailable(f"the event log did not answer: {error['description']}", code="QD-LOG-002")
+        return error is None
 
     async def families(self, service: str) -> list[Family]:
         found: set[str] = set()

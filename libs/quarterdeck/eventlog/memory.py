@@ -16,6 +16,7 @@ class MemoryStore:
 
     async def append(self, batch: Sequence[Append]) -> int:
         assert 0 < sum(len(append.events) for append in batch) <= MAX_BATCH
+        assert len({append.family for append in batch}) == len(batch), "a family twice in one append"
         for append in batch:
             last = self._last.get(append.family, 0)
             if last != append.expected:
@@ -30,6 +31,9 @@ class MemoryStore:
     async def load(self, family: Family, after: int = 0) -> list[Recorded]:
         prefix = family.filter.removesuffix(">")
         return [e for e in self.events[after:] if e.subject.startswith(prefix)]
+
+    async def moved_on(self, family: Family, version: int) -> bool:
+        return self._last.get(family, 0) > version
 
     async def families(self, service: str) -> list[Family]:
         return sorted((f for f in self._last if f.service == service), key=lambda f: f.workspace)

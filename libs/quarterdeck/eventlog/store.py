@@ -10,6 +10,11 @@ from quarterdeck.contracts.envelope import Recorded
 MAX_BATCH = 1_000
 """Events in one atomic append: the server's own limit (NATS ADR-50)."""
 
+MAX_EVENT_BYTES = 900_000
+"""Of one event's body: what remains of the server's 1 MiB a message beside its headers."""
+MAX_BATCH_BYTES = 8 << 20
+"""Bodies in one append, so that its acknowledgement comes well within the time-out."""
+
 
 class Family(msgspec.Struct, frozen=True):
     """The unit of consistency: everything one service decides in one workspace."""
@@ -42,6 +47,11 @@ class Store(Protocol):
 
     async def load(self, family: Family, after: int = 0) -> list[Recorded]:
         """The family's events with a sequence above `after`, in order. Raises Unavailable."""
+        ...
+
+    async def moved_on(self, family: Family, version: int) -> bool:
+        """Whether anything was written to the family after `version`, as of a moment within this call.
+        Raises Unavailable."""
         ...
 
     async def families(self, service: str) -> list[Family]:
