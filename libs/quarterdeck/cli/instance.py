@@ -1,4 +1,4 @@
-"""A whole Quarterdeck in this process: the embedded nats-server, the services, and the file that says where."""
+"""A whole Quarterdeck in this process: nats-server, the services, and the file that says where they are."""
 
 import contextlib
 import importlib

@@ -6,49 +6,41 @@ import signal
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from quarterdeck.cli.datadir import DataDir
 from quarterdeck.cli.instance import GATEWAY_PORT, NATS_PORT, Instance, instance
+from quarterdeck.cli.invocation import Invocation
+from quarterdeck.cli.out import pairs, working, write_json
 from quarterdeck.kernel.errors import Unavailable
 from quarterdeck.telemetry.logs import configure
 
 
-def up(
-    context: typer.Context,
-    nats_port: Annotated[int, typer.Option(help="Port of the bus on 127.0.0.1.", envvar="QUARTERDECK_NATS_PORT")] = NATS_PORT,
+async def up(
+    invocation: Invocation,
+    nats_port: Annotated[
+        int, typer.Option(help="Port of the bus on 127.0.0.1.", envvar="QUARTERDECK_NATS_PORT")
+    ] = NATS_PORT,
     gateway_port: Annotated[
         int, typer.Option(help="Port of the gateway on 127.0.0.1.", envvar="QUARTERDECK_GATEWAY_PORT")
     ] = GATEWAY_PORT,
 ) -> None:
     """Start the bus and all services here, and stay up until Ctrl-C."""
-    data = DataDir(context.obj.data_dir)
-    asyncio.run(_up(data, nats_port, gateway_port))
-
-
-async def _up(data: DataDir, nats_port: int, gateway_port: int) -> None:
-    console = Console(stderr=True)
+    data = invocation.home
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     data.prepare()
     configure(data.logs / "quarterdeck.log")
-    with console.status("starting") as status:
-
-        def progress(what: str) -> None:
-            status.update(f"starting {what}")
-
-        running = contextlib.AsyncExitStack()
-        here = await running.enter_async_context(
-            instance(data, nats_port=nats_port, gateway_port=gateway_port, progress=progress)
-        )
-    async with running:
-        _greet(console, data, here)
+    async with contextlib.AsyncExitStack() as running:
+        with working(invocation.err, "starting the bus and the services"):
+            here = await running.enter_async_context(
+                instance(data, nats_port=nats_port, gateway_port=gateway_port)
+            )
+        _greet(invocation, here)
         await _until_stopped(stop, here)
-        with console.status("stopping"):
+        with working(invocation.err, "stopping"):
             await running.aclose()
-    console.print("stopped; everything that was acknowledged is kept in", str(data.path))
+    invocation.note(f"stopped; everything that was acknowledged is kept in {data.path}")
 
 
 async def _until_stopped(stop: asyncio.Event, here: Instance) -> None:
@@ -66,13 +58,16 @@ async def _until_stopped(stop: asyncio.Event, here: Instance) -> None:
         )
 
 
-def _greet(console: Console, data: DataDir, here: Instance) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_row("bus", here.runtime.nats_url, style=None)
-    table.add_row("gateway", here.runtime.gateway_url)
-    table.add_row("bus key", here.runtime.nkey)
-    table.add_row("log", str(data.logs / "quarterdeck.log"))
-    console.print("[bold green]Quarterdeck is up.[/] Ctrl-C stops it; nothing is lost.")
-    console.print(table)
-    console.print("[dim]next:[/] quarterdeck apply -f workspace.yaml · quarterdeck mission submit --help")
+def _greet(invocation: Invocation, here: Instance) -> None:
+    if invocation.json:
+        write_json(here.runtime)
+        return
+    invocation.err.print("[bold green]Quarterdeck is up.[/] Ctrl-C stops it; nothing is lost.")
+    where: dict[str, Text | str] = {
+        "bus": here.runtime.nats_url,
+        "bus key": here.runtime.nkey,
+        "gateway": here.runtime.gateway_url,
+        "log": str(invocation.home.logs / "quarterdeck.log"),
+    }
+    invocation.err.print(pairs(where))
+    invocation.note("next: quarterdeck apply -f workspace.yaml, then quarterdeck mission submit --help")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import getpass
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +109,14 @@ class Client:
         reply: ApprovalReply = await self.wire.order(self.workspace, decision)
         return reply
 
-    async def follow(self, mission_id: str) -> AsyncIterator[Recorded]:
+    async def follow(self, mission_id: str) -> AsyncGenerator[Recorded, None]:
         """The mission's events from its first, live, until its last (one of FINAL_EVENTS)."""
         async for recorded in self.events(f"evt.*.{self.workspace}.{mission_id}.>"):
             yield recorded
             if isinstance(recorded.event, FINAL_EVENTS):
                 return
 
-    async def events(self, subject: str = "", *, after: int = 0) -> AsyncIterator[Recorded]:
+    async def events(self, subject: str = "", *, after: int = 0) -> AsyncGenerator[Recorded, None]:
         """Events with a sequence above `after` whose subject matches, in order, then live, for ever.
 
         Default: all of this workspace. An event type that this version does not know is passed over.
