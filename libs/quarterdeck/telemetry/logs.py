@@ -17,12 +17,13 @@ def _with_trace(_logger: Any, _method: str, fields: MutableMapping[str, Any]) ->
     return fields
 
 
-def configure(path: Path | None = None, *, level: int = logging.INFO) -> None:
-    """Log to `path`, appended, or to standard error. The standard library's loggers go the same way."""
-    stream: TextIO = sys.stderr
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a", encoding="utf-8", buffering=1)
+def configure(to: Path | TextIO | None = None, *, level: int = logging.INFO) -> None:
+    """Log to the file `to`, appended, to an open stream, or to standard error. The standard library's loggers
+    go the same way."""
+    if isinstance(to, Path):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to = to.open("a", encoding="utf-8", buffering=1)
+    stream: TextIO = to or sys.stderr
     logging.basicConfig(stream=stream, level=level, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.configure(
