@@ -18,7 +18,7 @@ log = structlog.get_logger("quarterdeck.all")
 async def start(
     names: tuple[str, ...] = NAMES, progress: Callable[[str], None] = lambda _: None, **settings: Any
 ) -> list[Service]:
-    """Build and start services; `settings` go to each one's Settings. On failure what was started is stopped."""
+    """Build and start services with `settings`. When one can't, those that were started are stopped."""
     running: list[Service] = []
     try:
         for name in names:

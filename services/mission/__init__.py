@@ -2,7 +2,8 @@
 
 Decides: SubmitMission, CancelMission, DeclareWorkspace, ObserveRun, ObserveApproval.
 Answers: IssueToken (to the sandbox service), Authenticate (to the gateway).
-Consumes: sandbox.started, sandbox.ended, sandbox.unstartable, approval.requested, .decided, .expired, .cancelled.
+Consumes: sandbox.started, sandbox.ended, sandbox.unstartable,
+          approval.requested, approval.decided, approval.expired, approval.cancelled.
 Emits: workspace_declared, accepted, refused, run_requested, run_started, run_ended, parked, resumed,
        cancel_requested, completed, failed, cancelled.
 Sends: cmd.sandbox.start, cmd.sandbox.stop.

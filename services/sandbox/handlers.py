@@ -50,7 +50,7 @@ class Handlers:
         self._closing = False
 
     async def reconcile(self) -> None:
-        """At start: what the log holds for running and this process does not run was lost with its service."""
+        """At start: what the log holds for running and this process does not run was lost."""
         await self._driver.sweep(())
         for workspace in await self._events.workspaces():
             for run_id in sorted((await self._events.state(workspace)).open):
@@ -120,7 +120,9 @@ class Handlers:
         try:
             outcome = await self._from_start_to_end(live)
         except QuarterdeckError as error:
-            log.warning("sandbox could not be started", run=start.run_id, code=error.code, error=error.message)
+            log.warning(
+                "sandbox could not be started", run=start.run_id, code=error.code, error=error.message
+            )
             outcome = ObserveSandbox(
                 mission_id=start.mission_id,
                 run_id=start.run_id,
@@ -128,7 +130,7 @@ class Handlers:
                 code=error.code,
                 message=error.message + (f" ({error.hint})" if error.hint else ""),
             )
-        except Exception as error:  # noqa: BLE001  # whatever broke, the mission must hear that its run is over
+        except Exception as error:  # whatever broke, the mission must hear that its run is over
             log.exception("sandbox failed", run=start.run_id)
             outcome = ObserveSandbox(
                 mission_id=start.mission_id,
@@ -176,7 +178,9 @@ class Handlers:
             await sandbox.stop()
 
     async def _ended(self, live: _Live, files: RunFiles, ended: Exit) -> ObserveSandbox:
-        tail = WITHHELD if live.held_secret else ended.output_tail.decode("utf-8", "replace")[-TAIL_CHARACTERS:]
+        tail = (
+            WITHHELD if live.held_secret else ended.output_tail.decode("utf-8", "replace")[-TAIL_CHARACTERS:]
+        )
         return ObserveSandbox(
             mission_id=live.start.mission_id,
             run_id=live.start.run_id,

@@ -1,4 +1,4 @@
-"""A mission's life, pure: `missions` decides and evolves, `submission` judges requests, `plan` the task graph."""
+"""A mission's life, pure: `missions` decides, `submission` judges requests, `plan` orders tasks."""
 
 from services.mission.domain.missions import (
     OVER,

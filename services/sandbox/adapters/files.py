@@ -1,7 +1,7 @@
 """A run's files on the host: its program and inputs brought in, its outputs carried out.
 
-Both directions are hostile: a program is a tar from the bus, and what lies in the work directory afterwards was
-written by the agent, so no link is followed and nothing but regular files is read.
+Both directions are hostile: a program is a tar from the bus, and what lies in the work directory
+afterwards was written by the agent, so no link is followed and nothing but regular files is read.
 """
 
 import io
@@ -66,14 +66,16 @@ def unpack(content: bytes, target: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             members = archive.getmembers()
             if sum(member.size for member in members) > MAX_PROGRAM_BYTES:
-                raise SetupProblem(f"the program unpacks to more than {MAX_PROGRAM_BYTES:,} bytes", code="QD-ART-004")
+                raise SetupProblem(
+                    f"the program unpacks to more than {MAX_PROGRAM_BYTES:,} bytes", code="QD-ART-004"
+                )
             archive.extractall(target, members, filter="data")
     except (tarfile.TarError, OSError) as error:
         raise SetupProblem(f"the program can't be unpacked: {error}", code="QD-ART-004") from None
 
 
 async def collect(files: RunFiles, artifacts: Artifacts) -> tuple[Artifact, ...]:
-    """Up to MAX_OUTPUTS regular files of at most MAX_OUTPUT_BYTES from /work/outputs, by name; others stay."""
+    """Up to MAX_OUTPUTS regular files of at most MAX_OUTPUT_BYTES from /work/outputs, by name."""
     outputs = []
     for name in _names(files.work / OUTPUTS)[:MAX_OUTPUTS]:
         content = _read(files.work / OUTPUTS, name)
@@ -94,7 +96,12 @@ def _names(folder: Path) -> list[str]:
 
 def _plain(name: str) -> bool:
     """May be an artifact's name (contracts.mission.FileName)."""
-    return 0 < len(name) <= 120 and (name[0].isalnum() or name[0] == "_") and all(c.isalnum() or c in "._ -" for c in name) and name.isascii()
+    return (
+        0 < len(name) <= 120
+        and (name[0].isalnum() or name[0] == "_")
+        and all(c.isalnum() or c in "._ -" for c in name)
+        and name.isascii()
+    )
 
 
 def _read(folder: Path, name: str) -> bytes | None:
@@ -107,8 +114,11 @@ def _read(folder: Path, name: str) -> bytes | None:
             os.close(directory)
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_OUTPUT_BYTES:
             return None
-        return file.read(MAX_OUTPUT_BYTES)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(MAX_OUTPUT_BYTES)
+    finally:
+        os.close(handle)
