@@ -1,0 +1,1 @@
+"""The approval service's outside: the process that judges rules, and the key that seals grants."""
