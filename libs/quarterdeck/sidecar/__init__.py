@@ -1,0 +1,1 @@
+"""Between a sandbox and its edge: the listening socket of a run passes from one to the other."""
