@@ -5,6 +5,7 @@ from quarterdeck.contracts.mission import MissionParked, MissionResumed
 from quarterdeck.contracts.sandbox import StartSandbox, StopSandbox
 from quarterdeck.contracts.vault import LeaseGranted
 from quarterdeck.eventlog.commit import EventLog
+from quarterdeck.kernel.digest import sha256
 from quarterdeck.sidecar.handover import gateway_socket
 from services.sandbox import domain
 from services.sandbox.adapters.choose import choose
@@ -18,7 +19,9 @@ async def build(settings: Settings, bus: Bus | None = None, driver: Driver | Non
 
     Raises SandboxUnavailable when this machine can't isolate anything: then no agent may run.
     """
-    driver = driver or await choose(settings.sandbox_driver)
+    # What an earlier process on this data directory left behind is found under the same owner.
+    owner = sha256(str(settings.data_dir.resolve()).encode())[:16]
+    driver = driver or await choose(settings.sandbox_driver, owner=owner)
     bus = bus or await Bus.open("sandbox", settings)
     log: EventLog[domain.State] = EventLog(domain, bus.store, bus.ids)
     handlers = Handlers(

@@ -18,7 +18,7 @@ from quarterdeck.kernel.errors import QuarterdeckError, Rejected
 from quarterdeck.sidecar.handover import hand_over
 from services.sandbox.adapters.files import RunFiles, collect, prepare
 from services.sandbox.domain import State
-from services.sandbox.ports import EDGE_PORT, Driver, Exit, Limits, Mount, Sandbox, SandboxSpec
+from services.sandbox.ports import EDGE_PORT, SEARCH_PATH, Driver, Exit, Limits, Mount, Sandbox, SandboxSpec
 
 log = structlog.get_logger("quarterdeck.sandbox")
 TAIL_CHARACTERS = 4_000
@@ -214,6 +214,7 @@ def spec_of(start: StartSandbox, files: RunFiles) -> SandboxSpec:
         argv=start.argv,
         env={
             "HOME": "/work",
+            "PATH": SEARCH_PATH,
             "TMPDIR": "/tmp",  # noqa: S108  # inside the sandbox, where it is the run's own
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
