@@ -1,4 +1,4 @@
-"""The main job in pieces, for tests that look at what a command can't show: the desk's credential is known."""
+"""The main job in pieces, for tests that look at what a command can't show: the credential is known."""
 
 import contextlib
 import importlib.util

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 async def test_it_completes_and_leaves_nothing_running(quarterdeck: CommandLine) -> None:
-    """One command, exit code 0: completed, paid within its limits, approved by command, verified, report there."""
+    """One command, exit code 0: completed, approved by command, verified, the report there."""
     done = await quarterdeck("run", "--yes", "--json")
     assert done.code == 0, done.err
     result = done.result

@@ -145,7 +145,7 @@ KILL_AT = {
 async def test_killed_in_the_middle_it_ends_correctly(
     quarterdeck: CommandLine, tmp_path: Path, moment: str
 ) -> None:
-    """kill -9 of `up`, then `up` again: the mission completes, nothing is paid or done twice, nothing is lost."""
+    """kill -9 of `up`, then `up` again: it completes, nothing is paid or done twice, nothing is lost."""
     up = ("up", "--nats-port", "0", "--gateway-port", "0")
     kind, number = KILL_AT[moment]
     async with report_desk(tmp_path / "desk") as desk:
@@ -186,7 +186,7 @@ def _nothing_lost(before: list[Recorded], after: list[Recorded]) -> None:
 
 
 def _nothing_paid_twice(story: list[Recorded]) -> None:
-    """INV-10: a question that had been answered was not paid for again. One that was under way when everything
+    """INV-10: a question that had been answered was not paid for again. One under way when everything
     was killed is charged, as unconfirmed, because its provider may have."""
     answered = [r.event for r in story if isinstance(r.event, LlmCallCompleted)]
     asked = [(event.task, event.request_sha256, event.occurrence) for event in answered]
