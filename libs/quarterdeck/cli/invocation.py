@@ -156,12 +156,17 @@ def command(
 
     def register(function: Command) -> Command:
         app.command(
-            name, help=inspect.getdoc(function), epilog=epilog(examples), rich_help_panel=panel,
+            name, help=_paragraphs(function), epilog=epilog(examples), rich_help_panel=panel,
             no_args_is_help=False,
         )(_bound(function))  # fmt: skip
         return function
 
     return register
+
+
+def _paragraphs(function: Callable[..., Any]) -> str:
+    """A docstring as typer wants it: it keeps line ends, so that a paragraph has to be one line."""
+    return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(function) or "").split("\n\n"))
 
 
 def epilog(examples: Sequence[str]) -> str:

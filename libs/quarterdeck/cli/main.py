@@ -2,10 +2,9 @@
 
 import importlib
 import importlib.metadata
-import importlib.util
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -40,26 +39,14 @@ EXIT_CODES = """[dim]Exit codes[/]
   130  interrupted"""
 NOTHING_RUNS = "QD-CLI-001"
 
-app = typer.Typer(
-    name="quarterdeck",
-    help="Budgets, approvals, secrets, sandboxes, evals and a journal for AI agents.",
-    epilog=epilog(
-        [
-            "quarterdeck doctor                 what this machine can do",
-            "quarterdeck up                     start everything, stay up",
-            "quarterdeck apply -f demo.yaml     crews, tools, budgets, policy",
-            "quarterdeck mission submit --crew analysts --goal 'Profile it' --input a.csv",
-            "quarterdeck approval approve 3f9a  the beginning of an id is enough",
-            "quarterdeck journal verify         has anybody changed the record?",
-        ]
-    )
-    + "\n\n"
-    + EXIT_CODES,
-    rich_markup_mode="rich",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+EXAMPLES = [
+    "quarterdeck doctor                 what this machine can do",
+    "quarterdeck up                     start everything, stay up",
+    "quarterdeck apply -f demo.yaml     crews, tools, budgets, policy",
+    "quarterdeck mission submit --crew analysts --goal 'Profile it' --input a.csv",
+    "quarterdeck approval approve 3f9a  the beginning of an id is enough",
+    "quarterdeck journal verify         has anybody changed the record?",
+]
 
 GROUPS = (
     ("mission", "Missions", "Give a crew work, watch it, stop it."),
@@ -69,7 +56,7 @@ GROUPS = (
     ("journal", "Record", "Every event: watch, search, rebuild a mission, verify."),
     ("eval", "Record", "A mission in numbers, and against its baseline."),
 )
-STANDALONE = (
+COMMANDS = (
     ("up", "Start here", ["quarterdeck up", "quarterdeck --data-dir /srv/quarterdeck up"]),
     ("run", "Start here", ["quarterdeck run", "quarterdeck run --input path/to.csv"]),
     (
@@ -77,8 +64,40 @@ STANDALONE = (
         "Start here",
         ["quarterdeck doctor", "quarterdeck doctor --json | jq '.checks[] | select(.ok | not)'"],
     ),
-    ("apply", "Rules", ["quarterdeck apply -f workspace.yaml --set desk=127.0.0.1:8400"]),
+    ("apply", "Start here", ["quarterdeck apply -f workspace.yaml --set desk=127.0.0.1:8400"]),
 )
+
+
+def build(names: Collection[str]) -> typer.Typer:
+    """The command with the subcommands `names`; each one's module is imported here."""
+    app = typer.Typer(
+        name="quarterdeck",
+        help="Budgets, approvals, secrets, sandboxes, evals and a journal for AI agents.",
+        epilog=f"{epilog(EXAMPLES)}\n\n{EXIT_CODES}",
+        rich_markup_mode="rich",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_everywhere)
+    for name, panel, examples in COMMANDS:
+        if name in names:
+            function = getattr(importlib.import_module(f"quarterdeck.cli.{name}"), name)
+            command(app, name, examples=examples, panel=panel)(function)
+    for name, panel, about in GROUPS:
+        if name in names:
+            group = importlib.import_module(f"quarterdeck.cli.{name}").group
+            app.add_typer(group, name=name, help=about, rich_help_panel=panel, no_args_is_help=True)
+    return app
+
+
+def _named(arguments: Sequence[str]) -> Collection[str]:
+    """The subcommands whose names stand anywhere among the arguments; all, when none does.
+
+    Importing every one of them takes three times as long as the one that was asked for.
+    """
+    every = [name for name, *_ in (*COMMANDS, *GROUPS)]
+    return [name for name in every if name in arguments] or every
 
 
 def _version(wanted: bool) -> None:
@@ -87,7 +106,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _everywhere(
     ctx: typer.Context,
     *,
@@ -103,25 +121,12 @@ def _everywhere(
     ctx.obj = Everywhere(data_dir=data_dir, workspace=workspace, user=user, url=url, as_json=as_json)
 
 
-def _register() -> None:
-    for name, panel, examples in STANDALONE:
-        if importlib.util.find_spec(f"quarterdeck.cli.{name}") is None:
-            continue
-        function = getattr(importlib.import_module(f"quarterdeck.cli.{name}"), name)
-        command(app, name, examples=examples, panel=panel)(function)
-    for name, panel, about in GROUPS:
-        if importlib.util.find_spec(f"quarterdeck.cli.{name}") is not None:
-            group = importlib.import_module(f"quarterdeck.cli.{name}").group
-            app.add_typer(group, name=name, help=about, rich_help_panel=panel, no_args_is_help=True)
-
-
 def run(arguments: Sequence[str]) -> int:
     """One call of the command; its exit code. Prints, and never raises."""
     as_json = "--json" in arguments
     try:
-        code = typer.main.get_command(app).main(
-            list(arguments), prog_name="quarterdeck", standalone_mode=False
-        )
+        app = typer.main.get_command(build(_named(arguments)))
+        code = app.main(list(arguments), prog_name="quarterdeck", standalone_mode=False)
         return int(code or OK)
     except QuarterdeckError as error:
         show_error(screen(sys.stderr), error, as_json=as_json)
@@ -160,6 +165,13 @@ def _usage(error: typer.TyperException, *, as_json: bool) -> int:
     path = context.command_path if context else "quarterdeck"
     if not message or type(error).__name__ == "NoArgsIsHelpError":
         return USAGE
+    if path.endswith("secret put") and "extra argument" in message:
+        # The message quotes the argument, and that may well be the secret.
+        message = "a secret's value never stands on the command line"
+        hint = "give it on stdin or at the prompt; your shell's history has this one now: replace it"
+        problem = SetupProblem(message, code="QD-CLI-031", hint=hint)
+        show_error(screen(sys.stderr), problem, as_json=as_json)
+        return USAGE
     problem = SetupProblem(message.rstrip("."), code="QD-CLI-002", hint=f"{path} --help")
     show_error(screen(sys.stderr), problem, as_json=as_json)
     return USAGE
@@ -175,6 +187,3 @@ def _bug(error: Exception) -> QuarterdeckError:
         kept = Path()
     where = f"its trace is in {kept}" if kept.name else trace.strip().splitlines()[-2].strip()
     return QuarterdeckError(f"a bug: {type(error).__name__}: {error}", code="QD-GEN-001", hint=where)
-
-
-_register()

@@ -1,6 +1,7 @@
 """What a person and a program see: tables on stdout, progress and errors on stderr, one look for all."""
 
 import contextlib
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from quarterdeck.kernel.errors import QuarterdeckError
 PIPE_COLUMNS = 160
 """Width where no terminal says otherwise: a log or a pipe should not lose the ends of its lines."""
 NARROW_COLUMNS = 100
+NONE = "-"
 SHORT_ID = 13
 """The first 13 characters of a UUIDv7 are its time; below that two of one minute look the same."""
 
@@ -49,8 +51,8 @@ class Screen(Console):
 
 
 def screen(file: TextIO) -> Screen:
-    plain_pipe = not file.isatty()
-    return Screen(file=file, highlight=False, width=PIPE_COLUMNS if plain_pipe else None, soft_wrap=False)
+    unknown_width = not file.isatty() and "COLUMNS" not in os.environ
+    return Screen(file=file, highlight=False, width=PIPE_COLUMNS if unknown_width else None)
 
 
 # -- what was written by others -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -46,7 +46,7 @@ async def session(call: Invocation, *, offline: Sequence[str] | None = None) -> 
         )
 
 
-async def live(client: "Client", source: AsyncIterator[T]) -> AsyncIterator[T]:
+async def live(client: "Client", source: AsyncIterator[T]) -> AsyncGenerator[T, None]:
     """What `source` brings, until it ends. Raises Unavailable (QD-CLI-006) when the bus stays away."""
     lost_s = 0.0
     following = source.__aiter__()
