@@ -6,7 +6,6 @@ from quarterdeck.chassis import Bus
 from quarterdeck.contracts.approval import (
     ApprovalReply,
     CloseMission,
-    DecideApproval,
     ExpireApprovals,
     RedeemGrant,
     RequestApproval,
@@ -81,10 +80,6 @@ class Handlers:
         if body.approval_id not in state.approvals:
             return refusals.unknown(body.approval_id)
         return await self._with_grant(command, shown(state, body.approval_id))
-
-    async def decide(self, command: Command) -> Reply | Rejected:
-        assert isinstance(command.body, DecideApproval)
-        return await self._log.handle(command)
 
     async def redeem(self, command: Command) -> Reply | Rejected:
         body = command.body

@@ -211,7 +211,7 @@ def _waived(request: RequestApproval, rule: Rule, state: State, at_ms: int) -> A
 
 
 def _denied_unjudged(asked: ApprovalRequested, failure: str) -> ApprovalDecided:
-    # INV-7: nobody is asked to make good what the policy could not tell; the policy has to be mended.
+    # INV-20: nobody is asked to make good what the policy could not tell; the policy has to be mended.
     return ApprovalDecided(
         approval_id=asked.approval_id,
         mission_id=asked.mission_id,
@@ -270,7 +270,7 @@ def _redeem(command: Command, body: CheckedRedemption, state: State) -> Sequence
         return refusals.grant_mismatch(redemption.approval_id, wrong)
     if known.status not in ("approved", "waived"):
         return refusals.not_granted(redemption.approval_id, known.status)
-    if known.execution_id:  # INV-8
+    if known.execution_id:  # INV-21
         same = known.execution_id == redemption.execution_id
         return () if same else refusals.grant_spent(redemption.approval_id, known.execution_id)
     if claims.expires_at_ms <= command.at_ms:

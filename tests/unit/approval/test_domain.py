@@ -117,17 +117,17 @@ class TestRequest:
         assert (outcome.answer.status, outcome.answer.grant) == ("pending", "")
 
     def test_no_rule_waits(self) -> None:
-        """INV-7: a tool that no rule names waits for a person."""
+        """INV-20: a tool that no rule names waits for a person."""
         given(domain, POLICY).when(judged(rule=None)).then(asked("no-rule", HOUR_MS))
 
     def test_no_policy_waits(self) -> None:
-        """INV-7: without any policy everything waits."""
+        """INV-20: without any policy everything waits."""
         outcome = given(domain).when(judged(rule=None, version=0))
         outcome.then(msgspec.structs.replace(asked("no-rule", HOUR_MS), policy_version=0))
 
     @pytest.mark.parametrize("rule", ["reads-pass", "ask-publish", None])
     def test_a_rule_that_cannot_be_judged_denies(self, rule: str | None) -> None:
-        """INV-7: a failing evaluator denies, on record, whatever the rule's gate; no person is asked."""
+        """INV-20: a failing evaluator denies, on record, whatever the rule's gate; no person is asked."""
         outcome = given(domain, POLICY).when(judged(rule=rule, failure="KeyError: 'sum'"))
         name = rule or "evaluator-failed"
         deadline_ms = {"ask-publish": 60_000}.get(name, HOUR_MS)
@@ -251,7 +251,7 @@ class TestDecision:
         assert not story.state.usable
 
     def test_the_deadline_holds_before_the_timer_looks(self) -> None:
-        """INV-7: at the deadline a yes is too late, even if nobody looked at the clock since."""
+        """INV-20: at the deadline a yes is too late, even if nobody looked at the clock since."""
         story = given(domain, POLICY, asked())
         outcome = story.when(decide(), at_ms=NOW_MS + 60_000)
         outcome.then(EXPIRED, late("approved"))
@@ -306,7 +306,7 @@ class TestGrant:
         story.when(redemption(claims(story.state)), id="command-2").then_nothing()
 
     def test_a_grant_is_not_redeemed_twice(self) -> None:
-        """QD-APR-010, INV-8: another execution with the same grant is refused."""
+        """QD-APR-010, INV-21: another execution with the same grant is refused."""
         story = given(domain, POLICY, asked(), decided(), REDEEMED)
         outcome = story.when(redemption(claims(story.state), execution="e2"))
         outcome.refused("QD-APR-010")
@@ -351,7 +351,7 @@ class TestGrant:
         [("erase", asked().arguments_sha256, "tool"), ("publish", "0" * 64, "arguments")],
     )
     def test_a_grant_is_for_one_call(self, tool: str, sha256: str, differs: str) -> None:
-        """QD-APR-008, INV-8: another tool or other arguments are refused, and the answer says which."""
+        """QD-APR-008, INV-21: another tool or other arguments are refused, and the answer says which."""
         story = given(domain, POLICY, asked(), decided())
         outcome = story.when(redemption(claims(story.state), tool=tool, sha256=sha256))
         assert outcome.refused("QD-APR-008").details == {"differs": differs}
@@ -366,14 +366,14 @@ class TestGrant:
 
     @pytest.mark.parametrize("events", [(asked(),), (asked(), decided("denied")), (asked(), EXPIRED)])
     def test_nothing_is_redeemed_without_a_yes(self, events: tuple[object, ...]) -> None:
-        """QD-APR-011, INV-7: pending, denied and expired approvals have no grant, whatever is sealed."""
+        """QD-APR-011, INV-20: pending, denied and expired approvals have no grant, whatever is sealed."""
         story = given(domain, POLICY, *events)  # type: ignore[arg-type]
         outcome = story.when(redemption(claims(story.state)))
         outcome.refused("QD-APR-011")
         outcome.then_nothing()
 
     def test_a_cancelled_mission_uses_no_grant(self) -> None:
-        """QD-APR-011, INV-8: a grant ends with its mission."""
+        """QD-APR-011, INV-21: a grant ends with its mission."""
         story = given(domain, POLICY, asked(), decided())
         grant = redemption(claims(story.state))
         story.when(CloseMission(mission_id="m1"))

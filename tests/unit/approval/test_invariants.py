@@ -1,4 +1,4 @@
-"""INV-7 and INV-8 under any order of requests, answers, deadlines, ends and redemptions."""
+"""INV-20 and INV-21 under any order of requests, answers, deadlines, ends and redemptions."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
