@@ -1,6 +1,6 @@
 """Secrets: kept encrypted, decided on each request, leased for a while, all on record."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -13,6 +13,16 @@ Tier = Literal["L1", "L2", "L3", "L4"]
 SecretScope = Annotated[
     str, Meta(pattern="^(workspace|crew/[^/]+|agent/[^/]+/[^/]+|mission/[^/]+)$", max_length=200)
 ]
+
+
+def _showable(message: Struct) -> list[tuple[str, Any]]:
+    """What a log, a traceback or a terminal may show of a message that carries a plaintext."""
+    return [(name, getattr(message, name)) for name in message.__struct_fields__ if name != "value"]
+
+
+def _shown(message: Struct) -> str:
+    fields = ", ".join(f"{name}={field!r}" for name, field in _showable(message))
+    return f"{type(message).__name__}({fields})"
 
 
 class SecretReply(Reply, frozen=True, kw_only=True):
@@ -31,6 +41,12 @@ class PutSecret(Request, frozen=True, kw_only=True):
     hosts: tuple[str, ...] = ()
     """`host:port` that a brokered use may be sent to. Empty: none."""
     tier: Tier = "L2"
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return _showable(self)
 
 
 @request("ask", SERVICE, "revoke", SecretReply)
@@ -69,6 +85,12 @@ class LeaseReply(Reply, frozen=True, kw_only=True):
     expires_at_ms: int
     value: str
     """The plaintext, on the reply inbox only."""
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return _showable(self)
 
 
 @request("ask", SERVICE, "use", LeaseReply)

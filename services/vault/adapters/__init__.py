@@ -1,0 +1,1 @@
+"""The vault's outside: its key ring, its encryption, and the store of encrypted records."""
