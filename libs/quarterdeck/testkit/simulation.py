@@ -46,11 +46,11 @@ class FaultyStore:
         self._store = store
         self._random = random
         self._faults = faults
-        self._crashed = False
+        self._crashed: asyncio.Future[None] | None = None
         self._late: set[asyncio.Task[None]] = set()
 
     def crash(self) -> None:
-        self._crashed = True
+        self._crashed = asyncio.get_running_loop().create_future()
 
     async def append(self, batch: Sequence[Append]) -> int:
         await self._pass()
@@ -94,8 +94,8 @@ class FaultyStore:
     async def _pass(self) -> None:
         for _ in range(self._random.randint(0, 12)):
             await asyncio.sleep(0)
-        if self._crashed:
-            await asyncio.get_running_loop().create_future()
+        if self._crashed is not None:
+            await self._crashed
 
     def _maybe_fail(self) -> None:
         if self._random.random() < self._faults / 4:
@@ -127,6 +127,7 @@ class Replica:
 
     async def handle(self, command: Command) -> Reply | Rejected:
         work = asyncio.create_task(self.log.handle(command))
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             both: set[asyncio.Future[Any]] = {work, self._gone}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -161,6 +162,8 @@ class Simulation:
         self._crashes = crashes
         self._count = replicas
         self._replicas: list[Replica] = []
+        self._crashed: list[Replica] = []
+        """Kept, so that what they were in the middle of is not swept away at a moment of its own choosing."""
 
     async def run(self, plans: Sequence[Sequence[Command]]) -> None:
         """Each plan is one caller, which sends its commands one after the other."""
@@ -177,7 +180,8 @@ class Simulation:
             await asyncio.gather(*(self._insist(command) for _ in range(copies)))
             if self._random.random() < self._crashes:
                 which = self._random.randrange(self._count)
-                self._replicas[which].crash()
+                self._crashed.append(self._replicas[which])
+                self._crashed[-1].crash()
                 self._replicas[which] = self._start(self._random.randrange(1 << 30))
 
     async def _insist(self, command: Command) -> None:
