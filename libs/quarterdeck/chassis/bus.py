@@ -76,7 +76,7 @@ class Bus:
 def _broker(name: str, settings: BusSettings) -> NatsBroker:
     security = None
     if settings.nats_nkey is not None:
-        security = NatsNKey(settings.nats_nkey.read_text().strip())
+        security = NatsNKey(settings.nats_nkey)
     return NatsBroker(
         settings.nats_url,
         name=f"quarterdeck-{name}-commands",
