@@ -10,11 +10,13 @@ import os
 import signal
 import sys
 
+DEFAULT_PATH = "/bin:/usr/bin"
 NOT_STARTED = 127
 
 
 def main() -> int:
     env, command = json.loads(sys.argv[1]), sys.argv[2:]
+    os.environ["PATH"] = env.get("PATH", DEFAULT_PATH)  # posix_spawnp searches ours, not the command's
     restored = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM)
     try:
         pid = os.posix_spawnp(command[0], command, env, setsigdef=restored)

@@ -21,7 +21,8 @@ AGENT_ID = 1000
 MAX_MOUNTS = 32
 MAX_TEXT_BYTES = 64 << 10
 MAX_LINKS = 40
-DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+DEFAULT_PATH = "/bin:/usr/bin"
+"""Where execvp(3) looks when the environment has no PATH."""
 RESERVED = ("/usr", "/bin", "/sbin", "/lib", "/etc", "/proc", "/sys", "/dev", "/tmp", WORK_DIR)  # noqa: S108 - inside
 
 _TOP_LEVEL = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -161,9 +162,11 @@ def make_readable_by(uid: int, gid: int, root: Root) -> None:
 
 def _hand_over(top: str, uid: int, gid: int) -> None:
     os.chown(top, uid, gid, follow_symlinks=False)
-    for folder, names, files in os.walk(top):
+    for _, names, files, folder in os.fwalk(
+        top
+    ):  # by descriptors: nothing can be swapped for a link meanwhile
         for name in (*names, *files):
-            os.chown(os.path.join(folder, name), uid, gid, follow_symlinks=False)
+            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
 
 
 def _others_may_read(path: str) -> bool:
