@@ -1,0 +1,4 @@
+import pathlib
+
+for path in sorted(pathlib.Path("/inputs").iterdir()):
+    print(path, path.stat().st_size, "bytes")
