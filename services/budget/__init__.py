@@ -5,6 +5,7 @@ Consumes: mission.accepted (opens the mission's pool), mission.run_ended (closes
 Emits: limit_set, pool_opened, reserved, reservation_refused, settled, released, expired, corrected.
 
 INV-1  For every hard limit, at every instant: committed + reserved <= limit, unless a limit was lowered
-       below what was already spent, or a provider charged more than the reserved worst case.
+       below what was already spent, or a provider charged more than the reserved worst case. A limit
+       counts what was spent in its window before it was set.
 INV-2  Each reservation ends exactly once: settled, released, or expired (and then at most corrected).
 """

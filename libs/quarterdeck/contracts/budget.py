@@ -188,6 +188,7 @@ class Reserved(Event, frozen=True, kw_only=True):
     price: Price
     input_tokens_bound: int
     output_tokens_bound: int
+    reserved_at_ms: int
     expires_at_ms: int
 
 

@@ -8,7 +8,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def window_start_ms(window: Window, at_ms: int) -> int:
-    """When the window that holds `at_ms` began, in ms since the epoch; 0 for `total`. Weeks begin on Monday."""
+    """When the window around `at_ms` began, in ms since the epoch; 0 for `total`. Weeks begin on Monday."""
     if window == "total":
         return 0
     moment = (_EPOCH + timedelta(milliseconds=at_ms)).replace(minute=0, second=0, microsecond=0)
