@@ -26,7 +26,6 @@ from services.vault.domain import (
     KeptSecret,
     Place,
     Receipt,
-    RepeatedPut,
     State,
     leftover,
     lines,
@@ -54,15 +53,13 @@ class Handlers:
     # -- put ----------------------------------------------------------------------------------------------
 
     async def put(self, command: Command) -> Reply | Rejected:
-        """Stored before it goes on record: a crash in between leaves a value that nothing refers to."""
+        """Stored before it goes on record: a crash in between leaves a value that nothing refers to. A repeat
+        of a put that was decided stores again, hears the first one's answer, and forgets what it stored."""
         body = command.body
         assert isinstance(body, PutSecret)
         if (problem := put_problem(command, body)) is not None:
             return problem
         async with self._putting:
-            before = await self._log.handle(_with(command, RepeatedPut(name=body.name)))
-            if not isinstance(before, Rejected):
-                return before
             outcome: Reply | Rejected = refusals.moved(body.name)
             for _ in range(TRIES):
                 outcome = await self._put_once(command, body)

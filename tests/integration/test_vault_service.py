@@ -32,8 +32,10 @@ from quarterdeck.eventlog.store import Append, Family
 from quarterdeck.kernel.errors import Refused, SetupProblem, Unavailable
 from quarterdeck.testkit.bus import open_bus, settings_for
 from quarterdeck.testkit.eventually import eventually
+from services.vault.adapters.envelope import seal
 from services.vault.adapters.keyring import KeyRing
 from services.vault.app import build
+from services.vault.domain import Place
 from services.vault.settings import Settings
 
 VALUE = "sk-live-Zq81-correct-horse-battery"
@@ -209,11 +211,11 @@ async def test_a_lease_dies_with_its_run(server: EmbeddedServer, tmp_path: Path,
         assert (await bus.wire.ask("acme", use("l3", run_id="r2"))).value == VALUE
 
 
-@pytest.mark.parametrize("tampering", ["flipped", "swapped", "moved", "removed", "nonsense"])
+@pytest.mark.parametrize("tampering", ["flipped", "swapped", "moved", "resealed", "removed", "nonsense"])
 async def test_a_record_that_was_tampered_with_is_refused(
     server: EmbeddedServer, tmp_path: Path, bus: Bus, tampering: str
 ) -> None:
-    """A record altered, exchanged for another secret's or for an older version's, or removed: QD-VLT-009."""
+    """Altered, exchanged for another's or an older one, sealed anew with our key, removed: QD-VLT-009."""
     async with running(server, tmp_path):
         await bus.wire.ask("acme", put())
         await bus.wire.ask("acme", put("other", "other-value"))
@@ -226,6 +228,9 @@ async def test_a_record_that_was_tampered_with_is_refused(
             "flipped": sound[:spot] + bytes([sound[spot] ^ 1]) + sound[spot + 1 :],
             "swapped": records["acme.webhook.1"],
             "moved": records["acme.other.1"],
+            "resealed": seal(KeyRing(tmp_path / "keys" / "vault.keyring"), Place("acme", "webhook", 2), "x")[
+                1
+            ],
             "nonsense": b"{}",
         }
         if tampering == "removed":

@@ -4,7 +4,6 @@ from services.vault.domain.access import JudgedUse, wanted_version
 from services.vault.domain.secrets import (
     SERVICE,
     KeptSecret,
-    RepeatedPut,
     answer,
     decide,
     leftover,
@@ -21,7 +20,6 @@ __all__ = [
     "KeptSecret",
     "Place",
     "Receipt",
-    "RepeatedPut",
     "State",
     "answer",
     "decide",

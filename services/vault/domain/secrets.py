@@ -34,12 +34,6 @@ MAX_ENDED_AT_ONCE = 500
 _HOST = re.compile(r"(\[[0-9a-f:]{2,45}\]|[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?):[0-9]{1,5}")
 
 
-class RepeatedPut(Request, frozen=True, kw_only=True):
-    """Asks the log, under a PutSecret's id, whether that was decided before. Decides nothing."""
-
-    name: str
-
-
 class KeptSecret(Request, frozen=True, kw_only=True):
     """A PutSecret whose value is in the store. Never carries the value."""
 
@@ -55,8 +49,6 @@ class KeptSecret(Request, frozen=True, kw_only=True):
 def decide(command: Command, state: State) -> Sequence[Event] | Rejected:
     body = command.body
     match body:
-        case RepeatedPut():
-            return refusals.moved(body.name)
         case KeptSecret():
             return _put(command, body, state)
         case RevokeSecret():
@@ -164,7 +156,7 @@ def _ended(lease: Lease, cause: str) -> LeaseEnded:
 def answer(command: Command, events: Sequence[Event], state: State) -> Reply | Rejected:
     body = command.body
     match body:
-        case RepeatedPut() | KeptSecret():
+        case KeptSecret():
             versions = [event.version for event in events if isinstance(event, SecretPut)]
             return SecretReply(name=body.name, version=versions[0])
         case RevokeSecret():

@@ -1,12 +1,17 @@
 """Rules are judged by real CEL in a process of its own, and can hurt nobody."""
 
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from quarterdeck.contracts.approval import Rule
-from services.approval.adapters.rules import CelRules
+from services.approval.adapters.rules import JUDGE, CelRules
 from services.approval.domain import Action, Verdict
 
 
@@ -80,6 +85,18 @@ async def test_a_rule_is_stopped_at_its_time(rules: CelRules) -> None:
     verdict = await rules.judge(1, named(slow), action({"a": list(range(5_000))}))
     assert "more than 0.5 s" in verdict.failure
     assert (await rules.judge(1, named("true"), action())).rule == "r0"
+
+
+async def test_the_process_ends_itself() -> None:
+    """The limit holds in the process itself: it is not left running when its service is gone."""
+    judge = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", str(JUDGE), "0.2", stdin=PIPE, stdout=PIPE
+    )
+    assert judge.stdin is not None
+    slow = "arguments.a.all(x, arguments.a.all(y, arguments.a.all(z, x + y + z >= 0)))"
+    question = {"rules": [slow], "values": {"arguments": {"a": list(range(5_000))}}}
+    judge.stdin.write(json.dumps(question).encode() + b"\n")
+    assert await asyncio.wait_for(judge.wait(), 20) == -signal.SIGALRM
 
 
 async def test_a_rule_is_stopped_at_its_memory(rules: CelRules) -> None:

@@ -8,7 +8,7 @@ from quarterdeck.contracts.envelope import Command, Meta
 from quarterdeck.contracts.vault import LeaseReply, SecretLine, SecretReply
 from quarterdeck.testkit.stories import given
 from services.vault import domain
-from services.vault.domain import JudgedUse, RepeatedPut
+from services.vault.domain import JudgedUse
 from tests.unit.vault.stories import (
     CLOSE,
     CLOSED,
@@ -45,12 +45,6 @@ class TestPut:
         """QD-VLT-013: what another put overtook is kept again under the next version."""
         outcome = given(domain, put(1), put(2)).when(kept(version))
         assert outcome.refused("QD-VLT-013").transient
-        outcome.then_nothing()
-
-    def test_looking_for_an_earlier_put_decides_nothing(self) -> None:
-        """QD-VLT-013: the question whether a command was decided before leaves no trace."""
-        outcome = given(domain, put(1)).when(RepeatedPut(name="webhook"))
-        outcome.refused("QD-VLT-013")
         outcome.then_nothing()
 
     @pytest.mark.parametrize(
@@ -240,6 +234,12 @@ class TestLease:
         story.when(CLOSE, id="command-2").then_nothing()
         denied_on_record(asks(story, use()), "QD-VLT-010")
         assert domain.wanted_version(use(lease_id="l3", run_id="r2"), story.state, NOW_MS) == 1
+
+    def test_a_closed_run_holds_no_lease(self) -> None:
+        """INV-24: that its run is closed is enough to make a lease worthless."""
+        story = given(domain, put(), granted(), CLOSED)
+        assert domain.wanted_version(use(), story.state, NOW_MS) is None
+        denied_on_record(asks(story, use()), "QD-VLT-010")
 
     def test_a_run_without_leases_is_closed_too(self) -> None:
         """A run that never asked is refused from its end on."""
