@@ -9,7 +9,8 @@ import typer
 from rich.text import Text
 
 from quarterdeck.cli.invocation import Invocation
-from quarterdeck.cli.out import cell, table, working, write_json
+from quarterdeck.cli.listing import Listing
+from quarterdeck.cli.out import cell, working, write_json
 from quarterdeck.cli.session import session
 from quarterdeck.cli.variables import Variables, variables
 from quarterdeck.kernel.errors import SetupProblem
@@ -50,10 +51,12 @@ async def apply(
     if call.json:
         write_json({"workspace": call.workspace, "changes": changes})
         return
-    grid = table("what", "~name", "outcome", "detail")
+    grid = Listing("what", "~name", "outcome", "~detail")
     for change in changes:
         style = STYLES[change.outcome]
-        grid.add_row(change.kind, cell(change.name), Text(change.outcome, style), cell(change.detail, "dim"))
+        grid.row(
+            cell(change.kind), cell(change.name), Text(change.outcome, style), cell(change.detail, "dim")
+        )
     call.out.print(grid)
     _say_what_is_missing(call, file, changes)
 

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console, RenderableType
-from rich.markdown import Markdown
-from rich.panel import Panel
+from rich.console import RenderableType
 from rich.text import Text
 
 from quarterdeck.cli import find
+from quarterdeck.cli.arguments import show_arguments
 from quarterdeck.cli.invocation import Invocation, command
+from quarterdeck.cli.listing import Listing
 from quarterdeck.cli.out import (
     NONE,
     ago,
@@ -19,7 +19,6 @@ from quarterdeck.cli.out import (
     pairs,
     plain,
     status_cell,
-    table,
     write_json,
 )
 from quarterdeck.cli.reading import rows
@@ -32,12 +31,7 @@ if TYPE_CHECKING:
     from quarterdeck.client import Client
 
 OFFLINE = ("journal",)
-EXCERPT_LINES = 40
-LONG = 200
-"""An argument with more characters, or with line ends, gets a frame of its own."""
-MARKUP = ("<", "](", "&")
-"""What Markdown would swallow or cover when rendered: tags, comments, link targets, entities. Such a text is
-shown as it is written."""
+EXCERPT_LINES = 24
 
 group = typer.Typer(rich_markup_mode="rich")
 ApprovalId = Annotated[str, typer.Argument(metavar="ID", help="Its id, or an unmistakable beginning.")]
@@ -69,10 +63,10 @@ async def list_approvals(
     if not found:
         call.out.print("[dim]Nothing waits for a person, and nothing was decided.[/]")
         return
-    grid = table("id", "state", "tool", "agent", "~target", "by", "when")
+    grid = Listing("id", "state", "~tool", "?agent", "?~target", "by", "when")
     now_ms = SystemClock().now_ms()
     for row in found:
-        grid.add_row(*_row(row, now_ms))
+        grid.row(*_row(row, now_ms))
     call.out.print(grid)
 
 
@@ -108,7 +102,7 @@ async def show(
         call.out.print(
             f"[red]The arguments can't be shown ({plain(problem)}): don't approve what you can't see.[/]"
         )
-    _show_arguments(call.out, arguments, EXCERPT_LINES if not full else None)
+    show_arguments(call.out, arguments, None if full else EXCERPT_LINES)
     if row["status"] == "pending":
         call.note(
             f"quarterdeck approval approve {approval_id[:8]}   or   deny {approval_id[:8]} --note 'why'"
@@ -186,36 +180,3 @@ def _decoded(content: bytes) -> Any:
         return msgspec.json.decode(content) if content else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _show_arguments(console: Console, arguments: Any, lines: int | None) -> None:
-    if not isinstance(arguments, dict):
-        return
-    short = {name: value for name, value in arguments.items() if not _long(value)}
-    if short:
-        console.print(pairs({plain(name): _short(value) for name, value in short.items()}))
-    for name, value in arguments.items():
-        if name not in short:
-            console.print(_framed(name, value, lines))
-
-
-def _long(value: Any) -> bool:
-    return isinstance(value, str) and (len(value) > LONG or "\n" in value)
-
-
-def _short(value: Any) -> str:
-    return plain(value if isinstance(value, str) else msgspec.json.encode(value).decode())
-
-
-def _framed(name: str, value: str, lines: int | None) -> Panel:
-    every = value.splitlines()
-    shown = "\n".join(every[:lines])
-    left = len(every) - lines if lines is not None else 0
-    title = f"{plain(name)} [dim]{len(value):,} characters, {len(every):,} lines[/]"
-    harmless = plain(shown, lines=True)
-    body: RenderableType = Text(harmless)
-    if not any(mark in shown for mark in MARKUP) and harmless == shown:
-        body = Markdown(shown, hyperlinks=False)
-        title += " [dim]· rendered; --raw shows it as written[/]"
-    rest = f"[yellow]{left:,} more lines: --full[/]" if left > 0 else None
-    return Panel(body, title=title, title_align="left", subtitle=rest, border_style="dim")

@@ -7,7 +7,8 @@ from rich.text import Text
 
 from quarterdeck.cli import find
 from quarterdeck.cli.invocation import Invocation, command
-from quarterdeck.cli.out import NARROW_COLUMNS, NONE, cell, table, write_json
+from quarterdeck.cli.listing import Listing
+from quarterdeck.cli.out import NARROW_COLUMNS, NONE, cell, write_json
 from quarterdeck.cli.request import checked
 from quarterdeck.cli.session import session
 from quarterdeck.contracts.budget import BudgetReply, ScopeBalance, SetLimit, ShowBudget, Window
@@ -82,13 +83,13 @@ async def show(
         call.note("set one: quarterdeck budget set workspace 5.00 --window day")
         return
     wide = call.out.width >= NARROW_COLUMNS
-    columns = ["~scope", "window", ">limit", ">spent", ">reserved", ">left", "used"]
-    grid = table(*columns)
+    grid = Listing("~scope", "window", ">limit", ">spent", ">reserved", ">left", "used")
     for line in sorted(reply.scopes, key=_place):
-        grid.add_row(*_row(line, BAR_COLUMNS if wide else BAR_COLUMNS // 2))
+        grid.row(*_row(line, BAR_COLUMNS if wide else BAR_COLUMNS // 2))
     call.out.print(grid)
     if reply.open_reservations:
-        call.note(f"{reply.open_reservations} open reservations")
+        noun = "reservation is" if reply.open_reservations == 1 else "reservations are"
+        call.note(f"{reply.open_reservations} {noun} open: calls under way")
 
 
 def _place(line: ScopeBalance) -> tuple[int, str]:

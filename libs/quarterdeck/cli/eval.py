@@ -7,6 +7,7 @@ from rich.text import Text
 
 from quarterdeck.cli import find
 from quarterdeck.cli.invocation import Invocation, command
+from quarterdeck.cli.listing import Listing
 from quarterdeck.cli.out import (
     NONE,
     STATUS_STYLES,
@@ -15,7 +16,6 @@ from quarterdeck.cli.out import (
     short_id,
     span,
     status_cell,
-    table,
     working,
     write_json,
 )
@@ -92,9 +92,9 @@ async def diff(
         cell(short_id(reply.baseline_id, call.out), "bold"),
     )  # fmt: skip
     call.out.print(verdict)
-    grid = table("metric", ">baseline", ">this", ">change", ">threshold", "")
+    grid = Listing("metric", ">baseline", ">this", ">change", "?>threshold", "")
     for delta in reply.deltas:
-        grid.add_row(*_row(delta))
+        grid.row(*_row(delta))
     call.out.print(grid)
     call.out.print(cell(f"step distance {reply.step_distance} (inserted, left out or replaced steps)", "dim"))
     return code
@@ -142,10 +142,10 @@ def _row(delta: Delta) -> list[Text]:
     ]
 
 
-def _steps(reply: MetricsReply) -> object:
-    grid = table(">", "kind", "~name", "outcome", ">in", ">out", ">cost", ">took")
+def _steps(reply: MetricsReply) -> Listing:
+    grid = Listing(">", "kind", "~name", "outcome", "?>in", "?>out", ">cost", ">took")
     for number, step in enumerate(reply.steps, 1):
-        grid.add_row(
+        grid.row(
             cell(number, "dim"),
             cell(step.kind),
             cell(step.name),

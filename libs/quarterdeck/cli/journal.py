@@ -1,14 +1,17 @@
 """`quarterdeck journal`: every event. Watch it, search it, rebuild a mission from it, verify it."""
 
 import contextlib
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from quarterdeck.cli import find
 from quarterdeck.cli.invocation import Invocation, command
+from quarterdeck.cli.listing import Listing
 from quarterdeck.cli.missionview import show_mission
-from quarterdeck.cli.out import cell, pairs, plain, table, working, write_json
+from quarterdeck.cli.out import cell, pairs, plain, working, write_json
 from quarterdeck.cli.reading import entries, last_sequence
 from quarterdeck.cli.session import live, session
 from quarterdeck.cli.timeline import Teller, line, offset, show_entries
@@ -24,8 +27,12 @@ from quarterdeck.contracts.journal import (
     VerifyReply,
 )
 
+if TYPE_CHECKING:
+    from quarterdeck.client import Client
+
 OFFLINE = ("journal",)
 LAST_MAX = 1_000
+PAGE = 500
 VERIFY_TIMEOUT_S = 600.0
 REBUILD_TIMEOUT_S = 60.0
 FINDINGS_SHOWN = 50
@@ -149,13 +156,14 @@ async def show(
         request = RebuildMission(mission_id=await find.mission(client, mission), at_sequence=at)
         with working(call.err, "rebuilding"):
             reply: MissionReply = await client.ask(request, timeout_s=REBUILD_TIMEOUT_S)
+            events = [*reply.entries, *await _rest(client, reply)]
     if call.json:
-        write_json(reply)
+        write_json(msgspec.structs.replace(reply, entries=tuple(events)))
         return
     show_mission(call.out, reply.mission)
     call.out.print()
-    show_timeline(call, reply.entries)
-    call.note(f"rebuilt from {len(reply.entries)} events, up to sequence {reply.at_sequence}")
+    show_timeline(call, events)
+    call.note(f"rebuilt from {reply.events} events, up to sequence {reply.at_sequence}")
 
 
 @command(
@@ -186,9 +194,9 @@ async def verify(call: Invocation) -> int:
     )
     if reply.findings:
         call.out.print()
-        grid = table("kind", ">sequence", "~what")
+        grid = Listing("kind", ">sequence", "~what")
         for finding in reply.findings[:FINDINGS_SHOWN]:
-            grid.add_row(cell(finding.kind, "red"), cell(finding.sequence), cell(finding.message))
+            grid.row(cell(finding.kind, "red"), cell(finding.sequence), cell(finding.message))
         call.out.print(grid)
         if len(reply.findings) > FINDINGS_SHOWN:
             call.note(f"{len(reply.findings) - FINDINGS_SHOWN} more: --json shows all")
@@ -210,7 +218,24 @@ async def checkpoint(call: Invocation) -> None:
     call.note(f"{reply.size:,} events, root {reply.root}")
 
 
-def show_timeline(call: Invocation, events: tuple[Entry, ...]) -> None:
+async def _rest(client: "Client", reply: MissionReply) -> list[Entry]:
+    """The mission's events that did not fit into one message, page by page."""
+    found: list[Entry] = []
+    missing = reply.events - len(reply.entries)
+    after = reply.entries[-1].sequence if reply.entries else 0
+    while missing > len(found):
+        query = QueryJournal(
+            mission_id=reply.mission["mission_id"], after=after, limit=PAGE, min_position=reply.at_sequence
+        )
+        page = await entries(client, query)
+        found += page.entries
+        if page.next_after is None:
+            break
+        after = page.next_after
+    return found[:missing]
+
+
+def show_timeline(call: Invocation, events: Sequence[Entry]) -> None:
     """Each event with its distance from the first."""
     for entry in events:
         call.out.print(line(entry, lead=offset(events[0], entry)))

@@ -1,7 +1,9 @@
 """The entry point: registers every command, and gives whatever goes wrong one message and one exit code."""
 
+import contextlib
 import importlib
 import importlib.metadata
+import os
 import sys
 import traceback
 from collections.abc import Collection, Sequence
@@ -136,6 +138,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except SystemExit:  # how typer answers a reader that went away, as `| head` does
+        _let_go_of_stdout()
         return OK
     except Exception as error:  # noqa: BLE001  # a bug: say so in one line, keep the trace where it is found
         show_error(screen(sys.stderr), _bug(error), as_json=as_json)
@@ -144,6 +147,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     sys.exit(run(sys.argv[1:]))
+
+
+def _let_go_of_stdout() -> None:
+    """What is still buffered goes nowhere; flushing it at the end would complain about the closed pipe."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        os.close(nowhere)
 
 
 def exit_code(error: QuarterdeckError) -> int:

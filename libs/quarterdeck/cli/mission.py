@@ -1,5 +1,6 @@
 """`quarterdeck mission`: give a crew work, watch it, stop it."""
 
+import asyncio
 import contextlib
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from quarterdeck.cli import find
 from quarterdeck.cli.invocation import Invocation, command
+from quarterdeck.cli.listing import Listing
 from quarterdeck.cli.missionview import show_mission
 from quarterdeck.cli.out import (
     NONE,
@@ -18,14 +20,18 @@ from quarterdeck.cli.out import (
     pairs,
     short_id,
     status_cell,
-    table,
     working,
     write_json,
 )
 from quarterdeck.cli.reading import rows
 from quarterdeck.cli.session import live, session
 from quarterdeck.cli.timeline import Teller
-from quarterdeck.contracts.approval import ApprovalRequested
+from quarterdeck.contracts.approval import (
+    ApprovalCancelled,
+    ApprovalDecided,
+    ApprovalExpired,
+    ApprovalRequested,
+)
 from quarterdeck.contracts.mission import (
     MissionCancelled,
     MissionCompleted,
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from quarterdeck.client import Client
 
 MAX_GOAL = 20_000
+REMIND_AFTER_S = 0.5
 OUTCOMES: dict[type[Event], int] = {
     MissionCompleted: 0,
     MissionFailed: 1,
@@ -162,10 +169,10 @@ async def list_missions(
     if not found:
         call.out.print(f"[dim]The workspace {call.workspace} has no missions.[/]")
         return
-    grid = table("id", "state", "crew", "~goal", ">cost", ">limit", "begun")
+    grid = Listing("id", "state", "?crew", "~goal", ">cost", "?>limit", "?begun")
     now_ms = SystemClock().now_ms()
     for row in found:
-        grid.add_row(cell(short_id(row["mission_id"], call.out), "bold"), *_row(row, now_ms))
+        grid.row(cell(short_id(row["mission_id"], call.out), "bold"), *_row(row, now_ms))
     call.out.print(grid)
 
 
@@ -211,16 +218,32 @@ async def cancel(
 
 async def _follow(call: Invocation, client: "Client", mission_id: str) -> int:
     teller = Teller(call)
+    reminders: dict[str, asyncio.TimerHandle] = {}
     code = 0
-    async with contextlib.aclosing(live(client, client.follow(mission_id))) as events:
-        async for recorded in events:
-            teller.tell(teller.entry(recorded))
-            match recorded.event:
-                case ApprovalRequested() as asked:
-                    call.note(f"a person is asked: quarterdeck approval show {asked.approval_id[:8]}")
-                case event:
-                    code = OUTCOMES.get(type(event), code)
+    try:
+        async with contextlib.aclosing(live(client, client.follow(mission_id))) as events:
+            async for recorded in events:
+                teller.tell(teller.entry(recorded))
+                _remind(call, recorded.event, reminders)
+                code = OUTCOMES.get(type(recorded.event), code)
+    finally:
+        for reminder in reminders.values():
+            reminder.cancel()
     return code
+
+
+def _remind(call: Invocation, event: Event, reminders: dict[str, asyncio.TimerHandle]) -> None:
+    """Say how to answer what waits; not what was answered long ago, when an old mission is told."""
+    match event:
+        case ApprovalRequested():
+            words = f"a person is asked: quarterdeck approval show {event.approval_id[:8]}"
+            loop = asyncio.get_running_loop()
+            reminders[event.approval_id] = loop.call_later(REMIND_AFTER_S, call.note, words)
+        case ApprovalDecided() | ApprovalExpired() | ApprovalCancelled():
+            if event.approval_id in reminders:
+                reminders.pop(event.approval_id).cancel()
+        case _:
+            pass
 
 
 def _goal(goal: str | None, goal_file: Path | None) -> str:

@@ -35,7 +35,7 @@ def show_mission(console: Console, row: dict[str, Any]) -> None:
 def _facts(row: dict[str, Any]) -> dict[str, Text | str]:
     facts: dict[str, Text | str] = {}
     if row.get("crew"):
-        facts["crew"] = f"{row['crew']}, model {row['model']}"
+        facts["crew"] = f"{row['crew']}, model {row['model'].partition('@')[0]}"
         facts["asked by"] = f"{row['requested_by'].removeprefix('user:')}, {_when(row)}"
         facts["inputs"] = ", ".join(file["name"] for file in row["inputs"]) or NONE
         facts["cost"] = _cost(row)

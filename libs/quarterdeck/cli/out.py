@@ -1,6 +1,7 @@
 """What a person and a program see: tables on stdout, progress and errors on stderr, one look for all."""
 
 import contextlib
+import errno
 import os
 import sys
 import unicodedata
@@ -9,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn, TextIO
 
 import msgspec
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -47,7 +47,7 @@ class Screen(Console):
     """A console whose closed pipe is an exception like any other, not an exit."""
 
     def on_broken_pipe(self) -> NoReturn:
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def screen(file: TextIO) -> Screen:
@@ -104,31 +104,6 @@ def write_json_line(value: Any) -> None:
     """One line of a stream, sent at once: whoever reads it may be waiting."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()
-
-
-def table(*columns: str, title: str = "") -> Table:
-    """Our one table: `name` left, `>name` right, `~name` takes what is left and may end in an ellipsis."""
-    grid = Table(
-        box=box.SIMPLE_HEAD,
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold dim",
-        pad_edge=False,
-        show_edge=False,
-        expand=False,
-    )
-    for column in columns:
-        flexible = column.startswith("~")
-        grid.add_column(
-            column.lstrip(">~"),
-            justify="right" if column.startswith(">") else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if flexible else None,
-            min_width=8 if flexible else None,
-        )
-    return grid
 
 
 def pairs(rows: dict[str, Text | str]) -> Table:

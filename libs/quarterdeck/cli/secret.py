@@ -9,7 +9,8 @@ import typer
 from rich.text import Text
 
 from quarterdeck.cli.invocation import Invocation, command
-from quarterdeck.cli.out import NONE, cell, table, write_json
+from quarterdeck.cli.listing import Listing
+from quarterdeck.cli.out import NONE, cell, write_json
 from quarterdeck.cli.request import checked
 from quarterdeck.cli.session import session
 from quarterdeck.cli.variables import Variables, variables
@@ -100,9 +101,9 @@ async def list_secrets(call: Invocation) -> None:
     if not reply.secrets:
         call.out.print("[dim]No secret is kept here.[/]")
         return
-    grid = table("name", ">version", "tier", "scope", "use", "~hosts", ">leases", "state")
+    grid = Listing("name", ">version", "tier", "~scope", "use", "~hosts", "?>leases", "state")
     for line in reply.secrets:
-        grid.add_row(*_row(line))
+        grid.row(*_row(line))
     call.out.print(grid)
 
 

@@ -95,9 +95,17 @@ async def _start_offline(
 
 @contextlib.contextmanager
 def _logs_kept_away(call: Invocation) -> Iterator[None]:
-    """The libraries' log lines go to `logs/cli.log`, never between a command's own lines."""
-    from quarterdeck.telemetry.logs import configure  # noqa: PLC0415  # see session
+    """The libraries' log lines go to `logs/cli.log`, never between a command's own lines.
 
+    Where logging is set up already, as beside services in this process, it stays as it is.
+    """
+    import structlog  # noqa: PLC0415  # see session
+
+    from quarterdeck.telemetry.logs import configure  # noqa: PLC0415
+
+    if structlog.is_configured():
+        yield
+        return
     stream: TextIO = io.StringIO()
     if call.home.logs.is_dir() and os.access(call.home.logs, os.W_OK):
         stream = (call.home.logs / "cli.log").open("a", encoding="utf-8", buffering=1)
@@ -105,5 +113,6 @@ def _logs_kept_away(call: Invocation) -> Iterator[None]:
     try:
         yield
     finally:
-        configure(level=logging.WARNING)
+        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+        structlog.reset_defaults()
         stream.close()

@@ -1,19 +1,22 @@
 """What was written by others is shown as it is, and harms nobody."""
 
 import io
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from rich.text import Text
 
-from quarterdeck.cli.out import ago, cell, plain, screen, short_id, span, table
+from quarterdeck.cli.listing import Listing
+from quarterdeck.cli.out import ago, cell, plain, screen, short_id, span
 
 
 @given(st.text(max_size=80))
 def test_no_character_survives_that_could_move_the_cursor_or_hide_text(text: str) -> None:
-    """After `plain` everything is printable, whatever was in it."""
-    assert all(character.isprintable() for character in plain(text))
+    """After `plain` everything is printable or a space, whatever was in it."""
+    assert all(shown.isprintable() or unicodedata.category(shown) == "Zs" for shown in plain(text))
 
 
 @pytest.mark.parametrize(
@@ -46,8 +49,8 @@ def test_without_a_terminal_there_are_no_colours_and_no_cut_ids() -> None:
     """A pipe gets plain text, wide enough for whole ids."""
     file = io.StringIO()
     console = screen(file)
-    grid = table("id", "~what")
-    grid.add_row(cell("019a3c1e-aaaa-7bbb-8ccc-ddddeeeeffff", "bold red"), cell("x" * 60))
+    grid = Listing("id", "~what")
+    grid.row(cell("019a3c1e-aaaa-7bbb-8ccc-ddddeeeeffff", "bold red"), cell("x" * 60))
     console.print(grid)
     assert "019a3c1e-aaaa-7bbb-8ccc-ddddeeeeffff" in file.getvalue()
     assert "x" * 60 in file.getvalue()
@@ -76,3 +79,19 @@ def test_past_and_future_are_told_apart() -> None:
     assert ago(0, 180_000) == "3 min ago"
     assert ago(180_000, 0) == "in 3 min"
     assert ago(1, 0) == "just now"
+
+
+def test_a_table_cuts_only_what_may_be_cut() -> None:
+    """On a narrow screen lesser columns go first, then long words are cut; ids and money stay whole."""
+    grid = Listing("id", "~goal", ">cost", "?begun")
+    grid.row(cell("weather-1"), cell("Profile " * 20), cell("$0.044"), cell("3 min ago"))
+    for width, begun in ((60, True), (36, False)):
+        file = io.StringIO()
+        Console(file=file, width=width).print(grid)
+        page = file.getvalue()
+        assert ("3 min ago" in page) is begun
+        assert "weather-1" in page
+        assert "$0.044" in page
+        assert "Profile" in page
+        assert "…" in page
+        assert max(len(line.rstrip()) for line in page.splitlines()) <= width
