@@ -15,7 +15,7 @@ import aiodocker
 import pytest
 
 from quarterdeck.testkit.eventually import eventually
-from services.sandbox.adapters.containers import edge_folder
+from services.sandbox.adapters.containers import edge_folders
 from services.sandbox.adapters.docker import SOCKET, Docker
 from services.sandbox.ports import PYTHON, Limits, SandboxSpec
 
@@ -102,7 +102,7 @@ async def test_nothing_is_left_after_the_end(
     with sandbox.edge:
         await sandbox.wait()
     assert await of_owner(client, f"test{os.getpid()}") == []
-    assert not edge_folder(f"test{os.getpid()}", "run-1").exists()
+    assert edge_folders(f"test{os.getpid()}", ()) == []
 
 
 SERVICE = """
@@ -133,7 +133,7 @@ async def test_a_sweep_ends_what_a_killed_service_left(client: aiodocker.Docker,
     try:
         assert await successor.sweep({"stays"}) == ["goes"]
         assert len(await of_owner(client, owner)) == 2
-        assert not edge_folder(owner, "goes").exists()
+        assert len(edge_folders(owner, ())) == 1 and edge_folders(owner, {"stays"}) == []
         assert await successor.sweep(()) == ["stays"]
         assert await of_owner(client, owner) == []
     finally:

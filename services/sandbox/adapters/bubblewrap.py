@@ -90,8 +90,10 @@ class Bubblewrap:
         return found
 
     async def close(self) -> None:
-        await self._sandboxes.stop_all()
-        self._launcher.close()
+        try:
+            await self._sandboxes.stop_all()
+        finally:
+            self._launcher.close()
 
 
 def arguments(root: runtime.Root, spec: SandboxSpec, pipes: Pipes) -> list[str]:

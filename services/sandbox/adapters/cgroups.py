@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 from services.sandbox.ports import Limits
@@ -159,8 +160,9 @@ def _memberships(pid: int) -> list[tuple[str, str, str]]:
     return [tuple(line.split(":", 2)) for line in lines if line.count(":") >= 2]  # type: ignore[misc]
 
 
+@cache
 def _mounts() -> dict[str, Path]:
-    """Controller name to the mount point of its hierarchy; "" is the unified one."""
+    """Controller name to the mount point of its hierarchy; "" is the unified one. As first seen."""
     found: dict[str, Path] = {}
     for line in _read(Path("/proc/self/mountinfo")).splitlines():
         before, _, after = line.partition(" - ")

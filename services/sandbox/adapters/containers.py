@@ -5,13 +5,16 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import socket
 import tempfile
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from aiodocker import DockerError
 from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
@@ -28,6 +31,9 @@ KILLED = 137
 LEAST_MEMORY_BYTES = 6 << 20
 """The daemon refuses less."""
 SIDECAR_MEMORY_BYTES = 64 << 20
+
+DAEMON_ERRORS = (DockerError, aiohttp.ClientError, OSError)
+"""What a daemon that refuses, is not there or goes away is seen as."""
 
 _HERE = Path(__file__).parent
 _PROGRAMS = "/.quarterdeck"
@@ -52,7 +58,7 @@ class Pair:
 
     def __init__(self, owner: str, run_id: str) -> None:
         self.name = f"quarterdeck-{owner}-{run_id}"
-        self.folder = edge_folder(owner, run_id)
+        self.folder = Path(f"{_folder_start(owner, run_id)}{secrets.token_hex(4)}")
         self.sidecar: DockerContainer | None = None
         self.agent: DockerContainer | None = None
         # Only we can pass the outer folder; the inner one is what the sidecar gets, which has another uid.
@@ -68,15 +74,22 @@ class Pair:
 
     async def remove(self) -> None:
         """Everything but the edge, which belongs to the caller of the driver."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         for container in (self.agent, self.sidecar):
             if container is not None:
                 await delete(container)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def edge_folder(owner: str, run_id: str) -> Path:
+def edge_folders(owner: str, spared: Collection[str]) -> list[Path]:
+    """The folders of all runs of `owner` on this machine but those of the runs `spared`."""
+    kept = tuple(_folder_start(owner, run_id) for run_id in spared)
+    everything = Path(tempfile.gettempdir()).glob(f"qd-{owner[:32]}-*")
+    return [folder for folder in everything if not str(folder).startswith(kept)]
+
+
+def _folder_start(owner: str, run_id: str) -> str:
     """Short, because the path of a unix socket may have 107 bytes."""
-    return Path(tempfile.gettempdir()) / f"qd-{owner[:32]}-{sha256(run_id.encode()).hexdigest()[:12]}"
+    return f"{tempfile.gettempdir()}/qd-{owner[:32]}-{sha256(run_id.encode()).hexdigest()[:12]}-"
 
 
 def common(image: str, owner: str, run_id: str, ids: tuple[int, int]) -> dict[str, Any]:
@@ -148,18 +161,19 @@ def agent(base: dict[str, Any], root: runtime.Root, spec: SandboxSpec, sidecar_i
 
 async def start_sidecar(container: DockerContainer) -> None:
     """Start it and wait until it listens: the agent must not come first."""
-    text = b""
+    text, ended = b"", False
     async with container.attach(stdout=True, stderr=True) as attached:
         await container.start()
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            while b"ready\n" not in text:
-                message = await attached.read_out()
-                if message is None:
-                    said = text.decode("utf-8", "replace").strip()[-400:]
-                    raise SandboxUnavailable(
-                        f"the sidecar ended before it listened: {said}", code="QD-SBX-106"
-                    )
-                text += message.data
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                while b"ready\n" not in text and not ended:
+                    message = await attached.read_out()
+                    text += message.data if message else b""
+                    ended = message is None
+    if b"ready\n" not in text:
+        problem = "ended before it listened" if ended else f"did not listen within {READY_TIMEOUT_S} s"
+        said = text.decode("utf-8", "replace").strip()[-400:]
+        raise SandboxUnavailable(f"the sidecar {problem}: {said}", code="QD-SBX-106")
 
 
 async def delete(container: DockerContainer) -> None:
@@ -172,16 +186,23 @@ async def delete(container: DockerContainer) -> None:
 
 
 class DockerSandbox(Running):
-    """`pair` and `attached` become this object's."""
+    """`pair` and `attached` become this object's; a pair that can't be removed goes to `left`."""
 
     driver = "docker"
 
     def __init__(
-        self, spec: SandboxSpec, pair: Pair, attached: Stream, pid: int, on_output: OnOutput | None
+        self,
+        spec: SandboxSpec,
+        pair: Pair,
+        attached: Stream,
+        pid: int,
+        *,
+        on_output: OnOutput | None,
+        left: list[Pair],
     ) -> None:
         super().__init__(spec, pair.edge, pid, on_output)
         assert pair.agent is not None and pair.sidecar is not None
-        self._pair, self._agent, self._sidecar = pair, pair.agent, pair.sidecar
+        self._pair, self._agent, self._sidecar, self._left = pair, pair.agent, pair.sidecar, left
         self._memory = cgroups.memory_folder(pid)
         self._out_of_memory = self._killed = False
         self._why = "the container was killed from outside"
@@ -208,7 +229,7 @@ class DockerSandbox(Running):
             code: int = (await ends[0])["StatusCode"]
             self._out_of_memory = (await self._agent.show())["State"]["OOMKilled"]
             await asyncio.wait([self._reader], timeout=DRAIN_S)
-        except (DockerError, OSError) as error:
+        except DAEMON_ERRORS as error:
             self._why = f"the Docker daemon no longer knows of it: {error}"
             return None
         finally:
@@ -239,8 +260,10 @@ class DockerSandbox(Running):
         return cgroups.peak_bytes(self._memory), over
 
     async def _clear(self) -> None:
-        with contextlib.suppress(DockerError):  # a daemon that is gone; sweep() finds them by their labels
+        try:
             await self._pair.remove()
+        except DAEMON_ERRORS:
+            self._left.append(self._pair)  # a daemon that is away; its containers may run on
 
     def _last_words(self) -> str:
         return self._why

@@ -6,20 +6,20 @@ when the service starts again.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import platform
 import secrets
 import shutil
 from collections.abc import Collection
+from typing import Any
 
 import aiohttp
 from aiodocker import Docker as Client
 from aiodocker import DockerError
 
 from services.sandbox.adapters import containers, image, runtime
-from services.sandbox.adapters.containers import DockerSandbox, Pair
+from services.sandbox.adapters.containers import DAEMON_ERRORS, DockerSandbox, Pair
 from services.sandbox.adapters.identity import agent_ids
 from services.sandbox.adapters.running import Registry
 from services.sandbox.adapters.trial import trial
@@ -50,6 +50,7 @@ class Docker:
         self._image_lock = asyncio.Lock()
         self._image = ""
         self._sandboxes: Registry[DockerSandbox] = Registry()
+        self._left: list[Pair] = []
 
     async def start(self, spec: SandboxSpec, on_output: OnOutput | None = None) -> DockerSandbox:
         root = runtime.plan(runtime.host_root(), spec)
@@ -58,27 +59,15 @@ class Docker:
             runtime.make_readable_by(*ids, root)
         with self._sandboxes.starting(spec.run_id):
             try:
-                pair = Pair(self._owner, spec.run_id)
-            except OSError as error:
-                raise SandboxUnavailable(
-                    f"the edge's socket can't be made: {error}", hint="set TMPDIR to a short, writable path"
-                ) from error
-            try:
-                return self._sandboxes.add(await self._make(spec, root, ids, pair, on_output))
-            except BaseException as error:
-                pair.edge.close()
-                with contextlib.suppress(
-                    DockerError
-                ):  # what can't be removed now, sweep() finds by its label
-                    await pair.remove()
-                if isinstance(error, DockerError | OSError):
-                    raise self._translated(error) from error
-                raise
+                await self._remove_left()
+                return self._sandboxes.add(await self._make(spec, root, ids, on_output))
+            except DAEMON_ERRORS as error:
+                raise self._translated(error) from error
 
     async def probe(self) -> list[Finding]:
         try:
             version = await self._docker().version()
-        except (DockerError, OSError) as error:
+        except DAEMON_ERRORS as error:
             problem = self._translated(error)
             return [
                 Finding(check="docker", ok=False, what=problem.message, fix=problem.hint, code=problem.code)
@@ -99,19 +88,21 @@ class Docker:
                 if run_id not in spared:
                     found.add(run_id)
                     await containers.delete(container)
-        except (DockerError, OSError) as error:
+        except DAEMON_ERRORS as error:
             raise self._translated(error) from error
-        for run_id in found:
-            shutil.rmtree(containers.edge_folder(self._owner, run_id), ignore_errors=True)
+        for folder in containers.edge_folders(self._owner, spared):
+            shutil.rmtree(folder, ignore_errors=True)
         return sorted(found)
 
     async def close(self) -> None:
-        await self._sandboxes.stop_all()
-        if self._client is not None:
-            await self._client.close()
-        if self._connector is not None:
-            await self._connector.close()
-        self._client = self._connector = None
+        try:
+            await self._sandboxes.stop_all()
+        finally:
+            if self._client is not None:
+                await self._client.close()
+            if self._connector is not None:
+                await self._connector.close()
+            self._client = self._connector = None
 
     def _docker(self) -> Client:
         if self._client is None:
@@ -122,32 +113,51 @@ class Docker:
         return self._client
 
     async def _make(
+        self, spec: SandboxSpec, root: runtime.Root, ids: tuple[int, int], on_output: OnOutput | None
+    ) -> DockerSandbox:
+        tag = await self._load_image()
+        base = containers.common(tag, self._owner, spec.run_id, ids)
+        pair = _pair(self._owner, spec.run_id)
+        try:
+            return await self._fill(pair, base, spec, root, on_output)
+        except BaseException:
+            pair.edge.close()
+            try:
+                await pair.remove()
+            except DAEMON_ERRORS:
+                self._left.append(pair)
+            raise
+
+    async def _fill(
         self,
+        pair: Pair,
+        base: dict[str, Any],
         spec: SandboxSpec,
         root: runtime.Root,
-        ids: tuple[int, int],
-        pair: Pair,
         on_output: OnOutput | None,
     ) -> DockerSandbox:
+        """Sidecar first: the agent must find its edge listening."""
         make = self._docker().containers.create
-        base = containers.common(await self._load_image(), self._owner, spec.run_id, ids)
-        runtime_only = runtime.host_root()
-        pair.sidecar = await make(
-            containers.sidecar(base, runtime_only, spec.edge_port, pair.shared), name=f"{pair.name}-edge"
-        )
+        sidecar = containers.sidecar(base, runtime.host_root(), spec.edge_port, pair.shared)
+        pair.sidecar = await make(sidecar, name=f"{pair.name}-edge")
         await containers.start_sidecar(pair.sidecar)
-        pair.agent = await make(
-            containers.agent(base, root, spec, pair.sidecar.id), name=f"{pair.name}-agent"
-        )
+        agent = containers.agent(base, root, spec, pair.sidecar.id)
+        pair.agent = await make(agent, name=f"{pair.name}-agent")
         attached = pair.agent.attach(stdout=True, stderr=True)
         try:
             await attached.__aenter__()
             await pair.agent.start()
-            state = (await pair.agent.show())["State"]
+            pid = (await pair.agent.show())["State"]["Pid"]
         except BaseException:
             await attached.close()
             raise
-        return DockerSandbox(spec, pair, attached, state["Pid"], on_output)
+        return DockerSandbox(spec, pair, attached, pid, on_output=on_output, left=self._left)
+
+    async def _remove_left(self) -> None:
+        """What ran on while the daemon was away, now that it may be back."""
+        while self._left:
+            await self._left[-1].remove()
+            self._left.pop()
 
     async def _load_image(self) -> str:
         """The image's tag; made and loaded unless the daemon has it. Nothing is ever pulled."""
@@ -164,7 +174,7 @@ class Docker:
                 self._image = tag
             return self._image
 
-    def _translated(self, error: DockerError | OSError) -> SandboxUnavailable:
+    def _translated(self, error: Exception) -> SandboxUnavailable:
         if isinstance(error, DockerError) and error.status != 900:  # the client's own for "no connection"
             return SandboxUnavailable(
                 f"the Docker daemon refused: {error.message}"[:600],
@@ -174,3 +184,12 @@ class Docker:
         return SandboxUnavailable(
             f"no Docker daemon answers at {self._socket_path}: {error}", code="QD-SBX-105", hint=_FIX
         )
+
+
+def _pair(owner: str, run_id: str) -> Pair:
+    try:
+        return Pair(owner, run_id)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"the edge's socket can't be made: {error}", hint="set TMPDIR to a short, writable path"
+        ) from error

@@ -69,7 +69,8 @@ class Launcher:
         self.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # An empty environment: whatever the service was given stays with the service.
+            # An empty environment: whatever the service was given stays with the service. The launcher dies
+            # with the thread that runs this line, so the event loop's thread has to be one that lasts.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
                 [sys.executable, "-I", "-S", str(LAUNCHER), str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],

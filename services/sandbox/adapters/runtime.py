@@ -9,6 +9,7 @@ import os
 import posixpath
 import stat
 import sys
+from functools import cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -53,8 +54,9 @@ class Root(Struct, frozen=True, kw_only=True):
     files: tuple[tuple[str, bytes], ...]
 
 
+@cache
 def host_root() -> Root:
-    """What this machine and this interpreter have to show."""
+    """What this machine and this interpreter have to show, as it was when first asked."""
     binds = {"/usr": Bind("/usr", "/usr")}
     links: dict[str, str] = {}
     parts = [f"/{name}" for name in _TOP_LEVEL]

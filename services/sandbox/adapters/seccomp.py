@@ -9,6 +9,7 @@ those of the kernel's syscall_64.tbl and asm-generic/unistd.h.
 import errno
 import json
 import struct
+from functools import cache
 from typing import Any
 
 from services.sandbox.ports import SandboxUnavailable
@@ -91,6 +92,7 @@ def supports(machine: str) -> bool:
     return machine in _AUDIT_ARCH
 
 
+@cache
 def bpf(machine: str, *, memory_is_counted: bool) -> bytes:
     """The filter as an array of `struct sock_filter`, for `bwrap --seccomp`.
 

@@ -1,14 +1,17 @@
 """Smaller parts of the drivers: output, memory, cgroups, identity, the choice, a missing daemon."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from services.sandbox.adapters import cgroups, identity, memory
+from services.sandbox.adapters.bubblewrap import explain
 from services.sandbox.adapters.choose import choose
 from services.sandbox.adapters.docker import Docker
+from services.sandbox.adapters.launching import LaunchFailed
 from services.sandbox.adapters.output import Output
 from services.sandbox.ports import TAIL_BYTES, SandboxSpec, SandboxUnavailable, Stream
 
@@ -128,6 +131,17 @@ async def test_a_missing_daemon_is_named_with_its_remedy(tmp_path: Path) -> None
     with pytest.raises(SandboxUnavailable, match="QD-SBX-105"):
         await driver.sweep(())
     await driver.close()
+
+
+def test_a_failed_step_of_the_launcher_is_explained() -> None:
+    """Steps that need user namespaces say that these are forbidden and what to do; others name themselves."""
+    for step in ("namespaces", "map", "loopback"):
+        problem = explain(LaunchFailed(step, errno.EPERM, "Operation not permitted"))
+        assert problem.code == "QD-SBX-102" and "user namespace" in problem.message and problem.hint
+    full = explain(LaunchFailed("namespaces", errno.ENOSPC, "No space left on device"))
+    assert "max_user_namespaces" in full.hint
+    other = explain(LaunchFailed("cgroup", errno.EACCES, "Permission denied"))
+    assert other.code == "QD-SBX-104" and "cgroup" in other.message
 
 
 async def test_an_unknown_driver_is_refused_with_what_there_is() -> None:
