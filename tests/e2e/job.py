@@ -70,7 +70,7 @@ async def report_desk(directory: Path) -> AsyncIterator[Any]:
     module = importlib.util.module_from_spec(source)
     sys.modules[source.name] = module
     source.loader.exec_module(module)
-    desk = module.ReportDesk(directory, token=CREDENTIAL, port=0)
+    desk = module.ReportDesk(directory, CREDENTIAL)
     await desk.start()
     try:
         yield desk

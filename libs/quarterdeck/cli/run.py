@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import os
-import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -14,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from quarterdeck.cli.asking import decide_in_terminal, decide_unattended
+from quarterdeck.cli.desk import Desk, report_desk
 from quarterdeck.cli.instance import instance
 from quarterdeck.cli.invocation import Invocation
 from quarterdeck.cli.out import show_error, working, write_json
@@ -91,7 +90,7 @@ async def run(
     async with contextlib.AsyncExitStack() as running:
         with working(invocation.err, "starting the bus and the services"):
             client = await running.enter_async_context(_bus(invocation))
-            desk = await running.enter_async_context(_desk(example, invocation.home.path / "desk"))
+            desk = await running.enter_async_context(report_desk(example, invocation.home.path / "desk"))
             await _declare(client, example, desk)
             if model is not None:
                 await _provider_key(client, model)
@@ -231,35 +230,11 @@ async def _bus(invocation: Invocation) -> AsyncIterator[Client]:
         )
 
 
-@contextlib.asynccontextmanager
-async def _desk(example: Path, directory: Path) -> AsyncIterator[Any]:
-    """The report desk: the example's stand-in for an endpoint outside that wants a credential."""
-    source = importlib.util.spec_from_file_location("report_desk", example / "desk.py")
-    assert source is not None
-    assert source.loader is not None
-    module = importlib.util.module_from_spec(source)
-    sys.modules[source.name] = module
-    source.loader.exec_module(module)
-    remembered = directory / "port"
-    port = int(remembered.read_text()) if remembered.is_file() else 0
-    try:
-        desk = module.ReportDesk(directory, token=secrets.token_urlsafe(32), port=port)
-        await desk.start()
-    except OSError:  # the remembered port is taken now; missions of an earlier run lose their endpoint
-        desk = module.ReportDesk(directory, token=secrets.token_urlsafe(32), port=0)
-        await desk.start()
-    remembered.write_text(str(desk.port))
-    try:
-        yield desk
-    finally:
-        await desk.stop()
-
-
-async def _declare(client: Client, example: Path, desk: Any) -> None:
+async def _declare(client: Client, example: Path, desk: Desk) -> None:
     """Crews, budgets and policy from the example's file; the desk's credential into the vault."""
-    target = f"127.0.0.1:{desk.port}"
-    await apply(client, example / "workspace.yaml", {"desk": target})
-    await client.ask(PutSecret(name="report-desk", value=desk.token, scope="crew/analysts", hosts=(target,)))
+    await apply(client, example / "workspace.yaml", {"desk": desk.address})
+    credential = PutSecret(name="report-desk", value=desk.token, scope="crew/analysts", hosts=(desk.address,))
+    await client.ask(credential)
 
 
 async def _provider_key(client: Client, model: str) -> None:
