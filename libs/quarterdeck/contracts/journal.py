@@ -56,6 +56,8 @@ class QueryJournal(Request, frozen=True, kw_only=True):
 class RowsReply(Reply, frozen=True, kw_only=True):
     view: str
     rows: tuple[dict[str, Any], ...]
+    more: bool = False
+    """There are more rows than `limit`, or than one message may carry."""
     position: int
 
 
@@ -75,6 +77,9 @@ class MissionReply(Reply, frozen=True, kw_only=True):
 
     mission: dict[str, Any]
     entries: tuple[Entry, ...]
+    """Its first ones, as many as one message may carry; QueryJournal has all."""
+    events: int = 0
+    """How many there are in all."""
     at_sequence: int
 
 
