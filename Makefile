@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: $(STAMP)  ## The main job on the shipped file; INPUT=path/to.csv BUDGET_USD=0.01 TRANSCRIPT=detour MODEL=… YES=1
+run: $(STAMP)  ## The main job on the shipped file; INPUT=path/to.csv BUDGET_USD=0.02 TRANSCRIPT=detour MODEL=… YES=1
 	@$(BIN)/quarterdeck run $(if $(INPUT),--input "$(INPUT)") $(if $(BUDGET_USD),--budget "$(BUDGET_USD)") \
 	  $(if $(TRANSCRIPT),--transcript "$(TRANSCRIPT)") $(if $(MODEL),--model "$(MODEL)") $(if $(YES),--yes)
 

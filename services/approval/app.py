@@ -31,7 +31,7 @@ async def build(settings: Settings, bus: Bus | None = None) -> Service:
     service.answers(RequestApproval, handlers.request)
     service.answers(ShowApproval, handlers.show)
     service.answers(RedeemGrant, handlers.redeem)
-    service.obeys(DecideApproval, log.handle)
+    service.obeys(DecideApproval, handlers.decide)
     service.obeys(ExpireApprovals, log.handle)
     service.obeys(CloseMission, log.handle)
     for over in (MissionCompleted, MissionFailed, MissionCancelled):

@@ -6,6 +6,7 @@ from quarterdeck.chassis import Bus
 from quarterdeck.contracts.approval import (
     ApprovalReply,
     CloseMission,
+    DecideApproval,
     ExpireApprovals,
     RedeemGrant,
     RequestApproval,
@@ -72,6 +73,17 @@ class Handlers:
         )
         verdict = await self._evaluator.judge(state.policy_version, state.rules, action)
         return JudgedRequest(request=body, verdict=verdict)
+
+    async def decide(self, command: Command) -> Reply | Rejected:
+        """One mission is one trace: what a person decides continues the mission's, not that of the command."""
+        body = command.body
+        assert isinstance(body, DecideApproval)
+        known = (await self._log.state(command.workspace)).approvals.get(body.approval_id)
+        traceparent = getattr(known.asked, "traceparent", "") if known is not None else ""
+        if traceparent:
+            meta = msgspec.structs.replace(command.meta, traceparent=traceparent)
+            command = msgspec.structs.replace(command, meta=meta)
+        return await self._log.handle(command)
 
     async def show(self, command: Command) -> Reply | Rejected:
         body = command.body

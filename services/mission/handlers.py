@@ -211,4 +211,4 @@ class Handlers:
 
 def _last_line(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    return " ".join(lines[-1].split())[:300] if lines else ""

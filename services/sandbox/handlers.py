@@ -16,6 +16,7 @@ from quarterdeck.contracts.vault import LeaseGranted
 from quarterdeck.eventlog.commit import EventLog
 from quarterdeck.kernel.errors import QuarterdeckError, Rejected
 from quarterdeck.sidecar.handover import hand_over
+from quarterdeck.telemetry.tracing import current_traceparent
 from services.sandbox.adapters.files import RunFiles, collect, prepare
 from services.sandbox.domain import State
 from services.sandbox.ports import EDGE_PORT, SEARCH_PATH, Driver, Exit, Limits, Mount, Sandbox, SandboxSpec
@@ -195,7 +196,12 @@ class Handlers:
     async def _observe(self, workspace: str, seen: ObserveSandbox) -> None:
         """Put on record; while the log can't take it, tried again, because nobody else knows it."""
         stage = seen.kind or "started"
-        meta = Meta(id=f"{stage}-{seen.run_id}", at_ms=self._bus.clock.now_ms(), actor="service:sandbox")
+        meta = Meta(
+            id=f"{stage}-{seen.run_id}",
+            at_ms=self._bus.clock.now_ms(),
+            actor="service:sandbox",
+            traceparent=current_traceparent(),
+        )
         for delay_s in (0.1, 0.5, 1, 2, 5, 10, 20):
             try:
                 await self._events.handle(Command(workspace=workspace, body=seen, meta=meta))

@@ -30,6 +30,7 @@ from quarterdeck.contracts.approval import (
 )
 from quarterdeck.contracts.budget import ShowBudget
 from quarterdeck.contracts.envelope import Recorded
+from quarterdeck.contracts.eval import MetricsRecorded
 from quarterdeck.contracts.journal import VerifyJournal, VerifyReply
 from quarterdeck.contracts.mission import Artifact, SubmitMission
 from quarterdeck.contracts.vault import PutSecret
@@ -43,6 +44,7 @@ GOAL = (
     "to outputs/report.md for a reader who has never seen the data, then publish the report."
 )
 EVAL_WAIT_S = 10.0
+VERDICT_WAIT_S = 0.3
 INTERRUPTED = 130
 PROVIDER_KEYS = {
     "openai": ("OPENAI_API_KEY", "api.openai.com:443"),
@@ -59,7 +61,7 @@ async def run(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="USD", help="What the mission may spend. Try 0.002 to see a refusal."),
+        typer.Option(metavar="USD", help="What the mission may spend. Try 0.02 to see a refusal."),
     ] = None,
     transcript: Annotated[
         str | None, typer.Option(metavar="NAME", help="Recorded model: steady (default) or detour.")
@@ -146,14 +148,18 @@ async def _follow(
                     if not invocation.json:
                         show_line(invocation.err, recorded, narrator)
                     _see_to_approval(invocation, client, recorded, deciding, attended)
+                    if story.status == "refused":
+                        return
                     if story.over and deadline.when() is None:
                         deadline.reschedule(asyncio.get_running_loop().time() + EVAL_WAIT_S)
-                    if story.over and story.judged:
-                        return
+                    if isinstance(recorded.event, MetricsRecorded):
+                        # What follows from the numbers was written with them, in one batch.
+                        deadline.reschedule(asyncio.get_running_loop().time() + VERDICT_WAIT_S)
                     for task in [t for t in deciding.values() if t.done()]:
                         task.result()
     except TimeoutError:
-        invocation.note("the mission is over, but its eval has not spoken within its time")
+        if not story.evaluated and story.status != "refused":
+            invocation.note("the mission is over, but its eval has not spoken within its time")
     finally:
         for task in deciding.values():
             task.cancel()

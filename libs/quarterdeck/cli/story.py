@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from quarterdeck.contracts.approval import ApprovalDecided, ApprovalExpired, ApprovalRequested
-from quarterdeck.contracts.budget import Corrected, Expired, ReservationRefused, Settled
+from quarterdeck.contracts.budget import Corrected, Expired, ReservationRefused, Reserved, Settled
 from quarterdeck.contracts.envelope import Recorded
 from quarterdeck.contracts.eval import BaselineSet, MetricsRecorded, MissionCompared, RegressionFlagged
 from quarterdeck.contracts.gateway import LlmCallCompleted, LlmCallReplayed, ToolExecuted
@@ -59,13 +59,6 @@ class Story:
     def over(self) -> bool:
         return self.status != "running"
 
-    @property
-    def judged(self) -> bool:
-        """Whether the eval has said all it will say of this mission."""
-        return self.evaluated and (
-            self.baseline is not None or self.compared is not None or self.status != "completed"
-        )
-
     def add(self, recorded: Recorded) -> None:
         self.events += 1
         self.first_ms = self.first_ms or recorded.meta.at_ms
@@ -117,9 +110,10 @@ class Story:
                 self.unconfirmed_microusd -= event.from_microusd
             case ReservationRefused() as event:
                 self.over_budget.append(event)
+            case Reserved() as event:
+                self.priced_as.add(event.price.model)
             case LlmCallCompleted() as event:
                 self.calls += 1
-                self.priced_as.add(event.model)
                 if event.usage is not None:
                     self.input_tokens += event.usage.input_tokens
                     self.output_tokens += event.usage.output_tokens

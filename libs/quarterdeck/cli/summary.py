@@ -62,12 +62,12 @@ def show_summary(
 
 
 def _head(story: Story, style: str) -> Text:
-    actions = f"{len(story.executed)} action" + ("" if len(story.executed) == 1 else "s")
     took = span(story.last_ms - story.first_ms)
     text = Text()
     if story.accepted is not None:
         text.append(f"{story.accepted.crew}: ", "dim").append(plain(story.accepted.goal) + "\n")
-    text.append(f"{story.calls} model calls, {actions} outside, {story.events} events, {took}")
+    done = (_count(story.calls, "model call"), _count(len(story.executed), "action") + " outside")
+    text.append(", ".join((*done, f"{story.events} events", took)))
     if story.why:
         text.append(f"\n{plain(story.why)}", style)
     for refused in story.over_budget[:1]:
@@ -76,6 +76,10 @@ def _head(story: Story, style: str) -> Text:
         text.append(f"it could cost {format_usd(refused.amount_microusd)}, ", "red")
         text.append(f"{_scope(refused.scope)} has {format_usd(left)} left", "red")
     return text
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _scope(scope: str) -> str:

@@ -116,6 +116,8 @@ class ApprovalRequested(Event, frozen=True, kw_only=True):
     rule: str
     policy_version: int
     deadline_at_ms: int
+    traceparent: str = ""
+    """Where the decision continues the mission's trace; a person's command has one of its own."""
 
 
 @event(SERVICE, "waived", 1, of="mission_id")

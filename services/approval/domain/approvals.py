@@ -157,14 +157,18 @@ def _answerable(request: RequestApproval, state: State) -> Sequence[Event] | Rej
     known = state.approvals.get(request.approval_id)
     if known is None:
         return None
-    asked = known.asked
-    same = (
+    if _same(request, known.asked):
+        return ()
+    return refusals.changed_request(request.approval_id, known.asked.tool)
+
+
+def _same(request: RequestApproval, asked: ApprovalRequested | ApprovalWaived) -> bool:
+    return (
         asked.mission_id == request.mission_id
         and asked.tool == request.tool
         and asked.arguments_sha256 == request.arguments_sha256
         and asked.target == request.target
     )
-    return () if same else refusals.changed_request(request.approval_id, asked.tool)
 
 
 def _request(command: Command, body: JudgedRequest, state: State) -> Sequence[Event] | Rejected:
@@ -190,6 +194,7 @@ def _request(command: Command, body: JudgedRequest, state: State) -> Sequence[Ev
         rule=name,
         policy_version=state.policy_version,
         deadline_at_ms=command.at_ms + (rule.deadline_ms if rule is not None else DEADLINE_MS),
+        traceparent=command.meta.traceparent,
     )
     return [asked, _denied_unjudged(asked, verdict.failure)] if verdict.failure else [asked]
 
@@ -310,6 +315,8 @@ def _expired(state: State, approval_id: str) -> ApprovalExpired:
 
 def answer(command: Command, events: Sequence[Event], state: State) -> Reply | Rejected:
     body = command.body
+    if events and not any(_caused(event, body) for event in events):
+        return refusals.id_reused(command.id)
     match body:
         case SetPolicy():
             versions = [event.version for event in events if isinstance(event, PolicySet)]
@@ -324,13 +331,31 @@ def answer(command: Command, events: Sequence[Event], state: State) -> Reply | R
             reply = shown(state, body.approval_id)
             return msgspec.structs.replace(reply, status=body.outcome)
         case CheckedRedemption():
-            return shown(state, body.redemption.approval_id)
+            again = _redeem(command, body, state)  # a repeat must hold out against the same questions
+            return again if isinstance(again, Rejected) else shown(state, body.redemption.approval_id)
         case ExpireApprovals():
             return ApprovalReply(approval_id="", status="expired")
         case CloseMission():
             return ApprovalReply(approval_id="", status="cancelled")
         case _:
             assert_never(cast("None", body))  # type: ignore[arg-type]
+
+
+def _caused(event: Event, body: Request) -> bool:
+    """Whether `event` can come from `body`: an id that was used for something else answers nothing."""
+    match body, event:
+        case SetPolicy(), PolicySet():
+            return event.rules == body.rules
+        case JudgedRequest(), ApprovalRequested() | ApprovalWaived():
+            return event.approval_id == body.request.approval_id and _same(body.request, event)
+        case DecideApproval(), ApprovalDecided() | AnsweredLate():
+            return (event.approval_id, event.outcome) == (body.approval_id, body.outcome)
+        case CheckedRedemption(), GrantRedeemed():
+            return event.approval_id == body.redemption.approval_id
+        case (ExpireApprovals(), ApprovalExpired()) | (CloseMission(), ApprovalCancelled()):
+            return True
+        case _:
+            return False
 
 
 # -- read -------------------------------------------------------------------------------------------------
