@@ -148,10 +148,12 @@ class Wire:
         assert kind.kind == "cmd", kind
         id = id or self.ids.new()
         stamps = self._stamps(id, actor)
-        stamps["Nats-Msg-Id"] = stamps["ce-id"]
+        subject = kind.subject(workspace)
+        # Ids are unique in a workspace only (people choose mission ids), the window is the whole stream's.
+        stamps["Nats-Msg-Id"] = f"{subject}/{stamps['ce-id']}"
         with self.tracing.span(f"send {kind.service}.{kind.verb}", SpanKind.PRODUCER):
             stamps["traceparent"] = current_traceparent()
-            await self.publish_durably(kind.subject(workspace), body(request), stamps)
+            await self.publish_durably(subject, body(request), stamps)
         return id
 
     async def publish_durably(self, subject: str, content: bytes, headers: dict[str, str]) -> None:
