@@ -1,5 +1,5 @@
-"""Gateway: the edge that agents speak to, with an LLM endpoint (OpenAI's and Anthropic's form), a tool endpoint
-(MCP) and a secrets endpoint. It asks the services that decide, and records what happened.
+"""Gateway: the edge that agents speak to, with an LLM endpoint (OpenAI's and Anthropic's form), a tool
+endpoint (MCP) and a secrets endpoint. It asks the services that decide, and records what happened.
 
 Decides: RecordCall, RecordReplay, RecordRefusal, ProposeAction, RecordExecution, RecordReturn (its own: they
 never leave its process), CloseTrajectory.

@@ -107,6 +107,7 @@ def _edge(settings: Settings, bus: Bus) -> _Edge:
             bus.wire,
             # A reservation outlives the slowest answer, and is then charged by its expiry if need be.
             ttl_ms=int((2 * settings.provider_timeout_s + 2 * settings.settle_patience_s + 60) * 1000),
+            timeout_s=settings.reserve_timeout_s,
             patience_s=settings.settle_patience_s,
         ),
         quotes=Quotes(

@@ -21,5 +21,7 @@ class Settings(BusSettings):
     ceiling_input_usd_per_mtok: Decimal | None = None
     ceiling_output_usd_per_mtok: Decimal | None = None
     """Assumed for models whose price is not known; unless both are set, such models are refused."""
+    reserve_timeout_s: float = 10.0
+    """A budget service that does not answer by then is not there: the call is refused with 503."""
     settle_patience_s: float = 30.0
     """How long a settlement or a record is tried when the bus does not take it."""

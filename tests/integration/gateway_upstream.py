@@ -83,7 +83,7 @@ class Upstream:
             "prompt_tokens": read,
             "completion_tokens": written,
             "total_tokens": read + written,
-            "prompt_tokens_details": {"cached_tokens": 4},
+            "prompt_tokens_details": {"cached_tokens": 0 if behaviour == "full" else 4},
         }
         if body.get("stream"):
             chunks = self._chat_chunks(body, behaviour, usage)
@@ -135,7 +135,8 @@ class Upstream:
             if number == 2 and behaviour == "cut":
                 raise ConnectionAbortedError("cut on purpose")
             if number == 2 and behaviour == "error":
-                yield 'data: {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}}\n\n'
+                error = {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}}
+                yield f"data: {json.dumps(error)}\n\n"
                 return
             yield word
 
@@ -182,7 +183,8 @@ class Upstream:
 
 
 class Desk:
-    """A tool's endpoint that wants a credential. `busy` holds its answers back; `echoes` gives the header away."""
+    """A tool's endpoint that wants a credential. `gate` holds its answers back; with `echoes` it gives the
+    credential away."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], str, bytes]] = []
@@ -216,6 +218,7 @@ class Desk:
 async def serving(app: Starlette) -> AsyncIterator[str]:
     """The base URL of `app`, listening on loopback."""
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app, lifespan="off", log_config=None, log_level="critical", timeout_graceful_shutdown=1
     )

@@ -76,6 +76,7 @@ class World:
         self.desk = Desk()
         self.port = free_port()
         self.gateway: Service | None = None
+        self.budget: Service | None = None
         self._workspaces = 0
 
     @property
@@ -93,7 +94,7 @@ class World:
             gateway_port=self.port,
             provider_openai_url=f"{self.upstream.url}/v1",
             provider_anthropic_url=f"{self.upstream.url}/v1",
-            provider_ollama_url=f"{self.upstream.url}/v1",
+            provider_ollama_url="http://127.0.0.1:1/v1",  # nothing listens there
             provider_compatible_url=f"{self.upstream.url}/v1",
             **told,
         )
@@ -104,6 +105,16 @@ class World:
         if self.gateway is not None:
             await self.gateway.stop()
             self.gateway = None
+
+    async def start_budget(self) -> None:
+        base = settings_for(self.server, self.directory).model_dump()
+        self.budget = await services.budget.app.build(services.budget.settings.Settings(**base))
+        await self.budget.start()
+
+    async def stop_budget(self) -> None:
+        if self.budget is not None:
+            await self.budget.stop()
+            self.budget = None
 
     async def workspace(self, *, limit_microusd: int = 10_000_000, **crew: Any) -> str:
         """A new workspace with crew `ops`, agent `triage`, keys for the providers and a credential."""
@@ -210,7 +221,6 @@ class World:
 @contextlib.asynccontextmanager
 async def running(server: EmbeddedServer, directory: Path) -> AsyncIterator[World]:
     base = settings_for(server, directory).model_dump()
-    started: list[Service] = []
     async with (
         Client.open(url=server.url, workspace="none", actor="user:ada") as client,
         contextlib.AsyncExitStack() as stack,
@@ -218,9 +228,10 @@ async def running(server: EmbeddedServer, directory: Path) -> AsyncIterator[Worl
         world = World(server, directory, client)
         world.upstream.url = await stack.enter_async_context(serving(world.upstream.app()))
         world.desk.url = await stack.enter_async_context(serving(world.desk.app()))
-        for module in (services.mission, services.budget, services.approval, services.vault):
+        await world.start_budget()
+        stack.push_async_callback(world.stop_budget)
+        for module in (services.mission, services.approval, services.vault):
             service: Service = await module.app.build(module.settings.Settings(**base))
-            started.append(service)
             stack.push_async_callback(service.stop)
             await service.start()
         await world.start_gateway()

@@ -30,8 +30,9 @@ POOL_WAIT_S = 0.05
 class Purse:
     """`patience_s`: how long a settlement is tried; after that the reservation's expiry charges it whole."""
 
-    def __init__(self, wire: Wire, *, ttl_ms: int, patience_s: float) -> None:
+    def __init__(self, wire: Wire, *, ttl_ms: int, timeout_s: float, patience_s: float) -> None:
         self._wire = wire
+        self._timeout_s = timeout_s
         self._ttl_ms = ttl_ms
         self._patience_s = patience_s
 
@@ -65,7 +66,9 @@ class Purse:
         while True:
             try:
                 id = f"reserve-{reservation_id}"
-                await self._wire.ask(run.workspace, request, id=id, actor=caller.actor)
+                await self._wire.ask(
+                    run.workspace, request, id=id, actor=caller.actor, timeout_s=self._timeout_s
+                )
                 return
             except Refused as refused:
                 # The mission's pool opens a moment after the mission was accepted.
