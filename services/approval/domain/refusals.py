@@ -124,3 +124,12 @@ def agents_set_no_policy() -> Rejected:
         message="an agent may not change the approval policy",
         hint="a person or the configuration does",
     )
+
+
+def id_reused(command_id: str) -> Rejected:
+    return Rejected(
+        code="QD-APR-016",
+        reason="id_reused",
+        message=f"id {command_id[:80]} was used for another request, which was decided",
+        hint="send each request under an id of its own",
+    )

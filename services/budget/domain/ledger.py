@@ -26,7 +26,7 @@ from quarterdeck.contracts.budget import (
     SettlementReply,
 )
 from quarterdeck.contracts.envelope import Command
-from quarterdeck.contracts.registry import Event, Reply
+from quarterdeck.contracts.registry import Event, Reply, Request
 from quarterdeck.kernel.errors import Rejected
 from quarterdeck.kernel.money import format_usd
 from services.budget.domain.state import Balance, Limit, Reservation, State, charges_for, limit_of
@@ -241,16 +241,20 @@ def _expired(reserved: Reserved, cause: Literal["deadline", "run_ended"]) -> Exp
 
 def answer(command: Command, events: Sequence[Event], state: State) -> Reply | Rejected:
     body = command.body
+    if events and not any(_caused(event, body) for event in events):
+        return _id_reused(command.id)
     match body:
         case ReserveBudget():
             for event in events:
                 if isinstance(event, ReservationRefused):
                     return over_limit(event)
-            reserved = state.reservations[body.reservation_id].reserved
+            known = state.reservations[body.reservation_id]
+            if not _same(body, known):  # a repeat that comes after the end finds nothing held any more
+                return _used(body.reservation_id)
             return ReservationReply(
-                reservation_id=reserved.reservation_id,
-                amount_microusd=reserved.amount_microusd,
-                expires_at_ms=reserved.expires_at_ms,
+                reservation_id=body.reservation_id,
+                amount_microusd=known.reserved.amount_microusd,
+                expires_at_ms=known.reserved.expires_at_ms,
             )
         case SettleBudget() | ReleaseBudget():
             known = state.reservations[body.reservation_id]
@@ -265,6 +269,38 @@ def answer(command: Command, events: Sequence[Event], state: State) -> Reply | R
             return PoolReply(mission_id="")
         case _:
             assert_never(cast("None", body))  # type: ignore[arg-type]
+
+
+def _caused(event: Event, body: Request) -> bool:
+    """Whether `event` can come from `body`: an id that was used for something else answers nothing."""
+    match body, event:
+        case ReserveBudget(), Reserved() | ReservationRefused():
+            return (event.reservation_id, event.amount_microusd) == (
+                body.reservation_id,
+                body.amount_microusd,
+            )
+        case SettleBudget(), Settled() | Corrected():
+            return event.reservation_id == body.reservation_id
+        case ReleaseBudget(), Released() | Corrected():
+            return event.reservation_id == body.reservation_id
+        case SetLimit(), LimitSet():
+            wanted = (body.scope, body.limit_microusd, body.window)
+            return (event.scope, event.limit_microusd, event.window) == wanted
+        case OpenPool(), PoolOpened():
+            return event.mission_id == body.mission_id
+        case (CloseRun() | ExpireReservations(), Expired()):
+            return True
+        case _:
+            return False
+
+
+def _id_reused(command_id: str) -> Rejected:
+    return Rejected(
+        code="QD-BUD-007",
+        reason="id_reused",
+        message=f"id {command_id[:80]} was used for another request, which was decided",
+        hint="send each request under an id of its own",
+    )
 
 
 def over_limit(event: ReservationRefused) -> Rejected:

@@ -29,7 +29,11 @@ def wanted_version(use: UseSecret, state: State, at_ms: int) -> int | None:
     """The version that must be opened before `use` can be decided; None where the answer is no anyway."""
     lease = state.leases.get(use.lease_id)
     if lease is not None:
-        return lease.granted.version if _same(use, lease) and is_open(state, lease, at_ms) else None
+        return (
+            lease.granted.version
+            if same_access(use, lease.granted) and is_open(state, lease, at_ms)
+            else None
+        )
     if _denial(use, state, at_ms) is not None:
         return None
     return state.secrets[use.name].current.version
@@ -67,15 +71,16 @@ def decide_use(command: Command, body: JudgedUse, state: State) -> Sequence[Even
 
 def _of_lease(use: UseSecret, lease: Lease, state: State, at_ms: int) -> Denial | None:
     """For a lease id that was given before: the same access again, while it lasts."""
-    if not _same(use, lease):
+    if not same_access(use, lease.granted):
         return refusals.lease_taken(use.lease_id)
     return None if is_open(state, lease, at_ms) else refusals.lease_over(use.lease_id)
 
 
-def _same(use: UseSecret, lease: Lease) -> bool:
-    granted = lease.granted
+def same_access(use: UseSecret, granted: LeaseGranted) -> bool:
+    """Whether a lease was given for this very access. Its intent may be told in other words."""
     return (
-        (granted.name, granted.use, granted.target) == (use.name, use.use, use.target)
+        granted.lease_id == use.lease_id
+        and (granted.name, granted.use, granted.target) == (use.name, use.use, use.target)
         and (granted.mission_id, granted.run_id) == (use.mission_id, use.run_id)
         and (granted.crew, granted.agent) == (use.crew, use.agent)
     )

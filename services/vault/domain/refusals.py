@@ -125,3 +125,12 @@ def not_for_agents(name: str) -> Rejected:
         message=f"an agent may not change secret {name}",
         hint="a person or the configuration does",
     )
+
+
+def id_reused(command_id: str) -> Rejected:
+    return Rejected(
+        code="QD-VLT-015",
+        reason="id_reused",
+        message=f"id {command_id[:80]} was used for another request, which was decided",
+        hint="send each request under an id of its own",
+    )

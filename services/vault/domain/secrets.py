@@ -9,8 +9,10 @@ from immutables import Map
 from quarterdeck.contracts.envelope import Command
 from quarterdeck.contracts.registry import Event, Reply, Request
 from quarterdeck.contracts.vault import (
+    AccessDenied,
     CloseRun,
     LeaseEnded,
+    LeaseGranted,
     PutSecret,
     RevokeSecret,
     RunClosed,
@@ -24,7 +26,7 @@ from quarterdeck.contracts.vault import (
 )
 from quarterdeck.kernel.errors import Rejected
 from services.vault.domain import refusals
-from services.vault.domain.access import JudgedUse, answer_use, decide_use
+from services.vault.domain.access import JudgedUse, answer_use, decide_use, same_access
 from services.vault.domain.state import Lease, Receipt, State, is_open
 
 SERVICE = "vault"
@@ -155,6 +157,8 @@ def _ended(lease: Lease, cause: str) -> LeaseEnded:
 
 def answer(command: Command, events: Sequence[Event], state: State) -> Reply | Rejected:
     body = command.body
+    if events and not any(_caused(event, body) for event in events):
+        return refusals.id_reused(command.id)
     match body:
         case KeptSecret():
             versions = [event.version for event in events if isinstance(event, SecretPut)]
@@ -167,6 +171,27 @@ def answer(command: Command, events: Sequence[Event], state: State) -> Reply | R
             return SecretReply(name="", version=0)
         case _:
             assert_never(cast("None", body))  # type: ignore[arg-type]
+
+
+def _caused(event: Event, body: Request) -> bool:
+    """Whether `event` can come from `body`: an id that was used for something else answers nothing."""
+    match body, event:
+        case KeptSecret(), SecretPut():
+            return event.name == body.name
+        case RevokeSecret(), SecretRevoked() | LeaseEnded():
+            return event.name == body.name
+        case JudgedUse(), LeaseGranted():
+            return same_access(body.use, event)
+        case JudgedUse(), AccessDenied():
+            return (event.lease_id, event.name, event.run_id) == (
+                body.use.lease_id,
+                body.use.name,
+                body.use.run_id,
+            )
+        case CloseRun(), RunClosed():
+            return event.run_id == body.run_id
+        case _:
+            return False
 
 
 def lines(state: State, at_ms: int) -> SecretsReply:
