@@ -53,7 +53,9 @@ async def metrics(
         write_json(reply)
         return
     call.out.print(cell(f"mission {reply.mission_id}", "bold"))
-    call.out.print(pairs({name: _shown(name, number) for name, number in _numbers(reply.metrics).items()}))
+    call.out.print(
+        pairs({_name(name): _shown(name, number) for name, number in _numbers(reply.metrics).items()})
+    )
     if steps:
         call.out.print()
         call.out.print(_steps(reply))
@@ -115,6 +117,11 @@ def _numbers(metrics: Metrics) -> dict[str, object]:
     return {name: getattr(metrics, name) for name in metrics.__struct_fields__}
 
 
+def _name(metric: str) -> str:
+    """`llm_latency_ms` as `llm latency`: the value carries the unit."""
+    return metric.removesuffix("_ms").removesuffix("_microusd").replace("_", " ")
+
+
 def _shown(name: str, number: object) -> Text:
     """A metric with its unit; the name says which."""
     if isinstance(number, str):
@@ -133,7 +140,7 @@ def _row(delta: Delta) -> list[Text]:
     if not delta.change:
         change = "="
     return [
-        cell(delta.metric, worse),
+        cell(_name(delta.metric), worse),
         _shown(delta.metric, delta.baseline),
         _shown(delta.metric, delta.value),
         cell(change, worse or ("dim" if not delta.change else "")),
