@@ -62,6 +62,7 @@ class Docker:
                 await self._remove_left()
                 return self._sandboxes.add(await self._make(spec, root, ids, on_output))
             except DAEMON_ERRORS as error:
+                self._image = ""  # somebody may have removed it: the next start looks
                 raise self._translated(error) from error
 
     async def probe(self) -> list[Finding]:
@@ -106,8 +107,7 @@ class Docker:
 
     def _docker(self) -> Client:
         if self._client is None:
-            # Each sandbox keeps three requests open; the default of 100 connections would end at 33
-            # sandboxes.
+            # Each sandbox keeps three requests open: the default of 100 connections would be 33 sandboxes.
             self._connector = aiohttp.UnixConnector(self._socket_path, limit=0)
             self._client = Client(url="unix://localhost", connector=self._connector)
         return self._client
