@@ -68,7 +68,7 @@ class RemoteTools:
         try:
             result = await self._client.call_tool(name, arguments)
         except MCPError as error:
-            return ToolResult(f"error: {error}", ok=False)
+            return ToolResult(str(error), ok=False)
         texts = [block.text for block in result.content if block.type == "text"]
         return ToolResult("\n".join(texts) or "[no output]", ok=not result.is_error)
 
@@ -106,7 +106,7 @@ class Analyst:
 
     async def _ask(self, messages: list[dict[str, Any]]) -> Any:
         stream = self._llm.chat.completions.stream(
-            model=self._model, messages=messages, tools=self._tools, max_tokens=MAX_OUTPUT_TOKENS
+            model=self._model, messages=messages, tools=self._tools, max_completion_tokens=MAX_OUTPUT_TOKENS
         )
         async with stream as answer:
             choice = (await answer.get_final_completion()).choices[0]

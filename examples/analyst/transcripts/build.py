@@ -55,16 +55,16 @@ AFTER_DENIAL = [
 
 def steady() -> list[Turn]:
     return [
-        turn("I look at the file first: its form, its columns, a few values.", script("table.py")),
+        turn("I'll look at the file first: its form, its columns, a few values.", script("table.py")),
         turn(
             "Now the columns one by one, and how they go together.",
             script("columns.py"),
             script("relations.py"),
         ),
-        turn("From these numbers, what stands out?", script("findings.py")),
-        turn("That carries a report. I write it.", script("report.py")),
-        turn("I read it back before anybody else does.", READ_BACK),
-        turn("It reads well and its numbers are the ones I saw. I publish it.", PUBLISH),
+        turn("What stands out in these numbers?", script("findings.py")),
+        turn("That carries a report. I'll write it.", script("report.py")),
+        turn("I'll read it back before anybody else does.", READ_BACK),
+        turn("It reads well, and its numbers are the ones I saw. I'll publish it.", PUBLISH),
         LAST,
     ]
 
@@ -72,17 +72,17 @@ def steady() -> list[Turn]:
 def detour() -> list[Turn]:
     return [
         turn("Let me see what there is.", script("list_inputs.py")),
-        turn("I load it into a data frame.", script("with_pandas.py")),
-        turn("No pandas here. I print some of it and look for myself.", script("first_lines.py")),
+        turn("I'll load it into a data frame.", script("with_pandas.py")),
+        turn("No pandas here. I'll print some of it and look for myself.", script("first_lines.py")),
         turn("Reading it needs more care: delimiter, kinds, missing values.", script("table.py")),
         turn("Each column by itself.", script("columns.py")),
         turn("All figures of all columns at once.", script("wrong_name.py")),
-        turn("That function does not exist. I run the columns again to see what does.", script("columns.py")),
+        turn("That function does not exist. Back to the columns.", script("columns.py")),
         turn("How do the columns go together?", script("relations.py")),
         turn("What stands out?", script("findings.py")),
-        turn("I write the report.", script("report.py")),
-        turn("I read it.", READ_BACK),
-        turn("I write it once more.", script("report.py")),
+        turn("I'll write the report.", script("report.py")),
+        turn("I'll read it.", READ_BACK),
+        turn("I'll write it once more.", script("report.py")),
         turn("And read it again.", READ_BACK),
         turn("Now I publish it.", PUBLISH),
         LAST,

@@ -109,7 +109,7 @@ async def _chunks(turn: dict[str, Any], cut_off: str) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serving(world: World) -> AsyncIterator[World]:
     """The world on a loopback port for as long as the block lasts."""
-    server = MCPServer("standin")
+    server = MCPServer("standin", log_level="ERROR")
     server.add_tool(world.publish, name="publish_report", description="Publish a report.")
     server.custom_route("/v1/chat/completions", methods=["POST"])(world.answer)
     config = uvicorn.Config(server.streamable_http_app(), log_config=None, ws="none", lifespan="on")

@@ -69,7 +69,8 @@ async def test_a_mission_starts_with_its_goal_and_its_files(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model gets the goal, the files with their sizes, and all tools, local and remote."""
-    assert await run(world, monkeypatch) == main.DONE
+    world.transcript = {"turns": [TALK]}
+    assert await run(world, monkeypatch) == main.NOT_PUBLISHED
     first = world.asked[0]
     assert first["messages"][1]["content"].startswith("Profile the file.\n\nInput files:\n- ")
     assert f"small.csv ({len(SMALL)} bytes)" in first["messages"][1]["content"]
@@ -93,6 +94,7 @@ async def test_a_refusal_for_money_is_said_and_has_its_own_exit_code(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """402: the endpoint's own words in the output, no second try, exit 4."""
+    world.transcript = {"turns": [turn("read_file", {"path": "nothing"})] * 9}
     world.budget_llm_calls = 2
     assert await run(world, monkeypatch) == main.NO_BUDGET
     assert len(world.asked) == 3

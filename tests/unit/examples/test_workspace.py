@@ -1,5 +1,6 @@
 """The workspace file holds together with the contracts and with the files that it names."""
 
+import json
 from typing import Any
 
 import jsonschema
@@ -7,6 +8,8 @@ import msgspec
 import pytest
 import yaml
 
+from quarterdeck.client.programs import names
+from quarterdeck.client.workspacefile import WorkspaceFile
 from quarterdeck.contracts.mission import RunLimits, Tool
 from tests.unit.examples.driver import ANALYST, load_transcript
 
@@ -31,12 +34,12 @@ def test_the_tool_is_one_that_a_crew_can_have(workspace: dict[str, Any]) -> None
     assert secret["scope"] == f"crew/{workspace['crews'][0]['name']}"
 
 
-def test_every_file_that_it_names_is_there(workspace: dict[str, Any]) -> None:
-    """The model's transcript, the agent's folder, the program in its arguments."""
-    crew = workspace["crews"][0]
-    assert (ANALYST / crew["model"].removeprefix("recorded:")).is_file()
-    agent = crew["agents"][0]
-    assert (ANALYST / agent["program"] / agent["argv"][1].removeprefix("/agent/")).is_file()
+def test_it_reads_as_a_workspace_with_every_file_that_it_names() -> None:
+    """The reader of `apply` finds no fault, the program holds what is started, the model is steady."""
+    read = WorkspaceFile(ANALYST / "workspace.yaml", {"desk": "127.0.0.1:8400"})
+    agent = read.part.crews[0].agents[0]
+    assert agent.argv[1].removeprefix("/agent/") in names(read.programs[agent.program])
+    assert [json.loads(text)["name"] for text in read.transcripts.values()] == ["steady"]
 
 
 def test_publishing_is_gated_and_every_call_fits_the_schema(workspace: dict[str, Any]) -> None:

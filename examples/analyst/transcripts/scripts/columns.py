@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from functools import cache
 
 from table import load
 
@@ -59,6 +60,7 @@ def spark(values, bins=16):
     return "".join(" ▁▂▃▄▅▆▇█"[math.ceil(8 * counts[i] / top)] for i in range(bins))
 
 
+@cache
 def describe(column):
     """The figures of a column as a dictionary; a column without values has none."""
     values = present(column)

@@ -2,11 +2,15 @@
 
 import math
 from collections import defaultdict
+from functools import cache
 from itertools import combinations, pairwise
+from operator import attrgetter
 
-from columns import describe, deviation, mean, present, quantile, show
+from columns import deviation, mean, present, quantile, show
 from table import load
 
+PERIODS = {"%Y": attrgetter("year"), "%m": attrgetter("month"), "%Y-%m": attrgetter("year", "month")}
+PERIODS["%Y-%m-%d"] = attrgetter("year", "month", "day")
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -16,6 +20,7 @@ def is_counter(column):
     return len(values) > 2 and None not in values and all(b - a == 1 for a, b in pairwise(values))
 
 
+@cache
 def measures(table):
     return [c for c in table.of("number") if not is_counter(c) and len(set(present(c))) > 1][:12]
 
@@ -36,6 +41,7 @@ def together(*columns):
     return [list(values) for values in zip(*rows, strict=True)] if rows else [[] for _ in columns]
 
 
+@cache
 def correlations(table):
     """(r, rows, a, b) of every pair of numeric columns with five rows in common, strongest first."""
     found = []
@@ -46,6 +52,7 @@ def correlations(table):
     return sorted(found, key=lambda pair: -abs(pair[0]))
 
 
+@cache
 def group_differences(table):
     """(share of the variance, measure, category, [(group, rows, mean)]) by categories, strongest first."""
     found = []
@@ -67,10 +74,11 @@ def group_differences(table):
 
 
 def by_period(times, values, form):
-    groups = defaultdict(list)
+    groups, period = defaultdict(list), PERIODS[form]
     for time, value in zip(times, values, strict=True):
-        groups[time.strftime(form)].append(value)
-    return {period: mean(groups[period]) for period in sorted(groups)}
+        groups[period(time)].append(value)
+    names = {period(time): time.strftime(form) for time in {period(time): time for time in times}.values()}
+    return {names[key]: mean(groups[key]) for key in sorted(groups)}
 
 
 def steps(span):
@@ -80,6 +88,7 @@ def steps(span):
     return ("%Y-%m", 30.44, "month") if span > 60 else ("%Y-%m-%d", 1.0, "day")
 
 
+@cache
 def course(table):
     """For each measure beside the first date column: means by period and by calendar month, r with time."""
     date = next((c for c in table.of("date") if len(set(present(c))) > 1), None)
@@ -95,7 +104,7 @@ def course(table):
         slope = r * (deviation(values) / deviation(days)) * unit_days
         months, periods = by_period(times, values, "%m"), by_period(times, values, form)
         seasonal = len(months) == 12 and max(days) > 500
-        fitted = [months[time.strftime("%m")] for time in times] if seasonal else []
+        fitted = [months[f"{time.month:02}"] for time in times] if seasonal else []
         season = deviation(fitted) / deviation(values) if fitted and deviation(values) else 0.0
         entry = {"measure": measure, "rows": len(values), "r": r, "slope": slope, "unit": unit}
         entry |= {"periods": periods, "months": months if seasonal else {}, "season": season**2}
@@ -130,5 +139,5 @@ if __name__ == "__main__":
         print(f"{entry['measure'].name}: {pace}, the calendar month explains {entry['season']:.0%}")
     for times, share, measure, farthest, row in far_out(table)[:8]:
         print(f"{measure.name}: {times} far out ({share:.1%}), the farthest {farthest:g} in row {row + 1}")
-    if not describe(table.columns[0]):
+    if not table.rows:
         print("There are no values to relate.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 INPUTS = pathlib.Path("/inputs")
-MAX_BYTES, MAX_ROWS, MAX_CELLS = 64_000_000, 100_000, 1_000_000
+MAX_BYTES, MAX_ROWS, MAX_CELLS = 64_000_000, 50_000, 500_000
 MISSING = {"", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "-", "--", "?", "."}
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 NO_DELIMITER = "\x1f"  # nothing but one column: a comma in it belongs to the text
@@ -31,7 +31,7 @@ DATES += ["%m/%d/%y", "%d/%m/%y", "%d.%m.%y"]
 CLOCK = re.compile(r"(.+?)[ T](\d{1,2}):(\d\d)(?::(\d\d)(?:\.\d+)?)?\s*(am|pm)?(?:z|[+-]\d\d:?\d\d)?", re.I)
 
 
-@dataclass
+@dataclass(eq=False)
 class Column:
     name: str
     kind: str  # number, date, category, text or empty
@@ -40,7 +40,7 @@ class Column:
     unreadable: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class Table:
     path: pathlib.Path
     size: int
