@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import structlog
 
 from quarterdeck.cli.datadir import DataDir
@@ -98,27 +98,24 @@ class Deck:
                 await store.append([Append(family, expected, (recorded,))])
 
 
-@pytest.fixture(scope="module")
-def services_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The services' log goes to a file, as `up` has it: the command's own lines are what a test sees."""
-    with (tmp_path_factory.mktemp("logs") / "services.log").open("a") as stream:
+@contextlib.asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[DataDir]:
+    """One instance for all tests of a module. The services' log goes to a file, as `up` has it: the command's
+    own lines are what a test sees."""
+    home = DataDir(directory / "d")
+    with (directory / "services.log").open("a") as stream:
         configure(stream)
-        yield
-        logging.basicConfig(handlers=[logging.NullHandler()], force=True)
-        structlog.reset_defaults()
+        try:
+            async with instance(home, names=SERVICES):
+                yield home
+        finally:
+            logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+            structlog.reset_defaults()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cli_home(tmp_path_factory: pytest.TempPathFactory, services_log: None) -> AsyncIterator[DataDir]:
-    """One instance for all tests of a module; each works in a workspace of its own."""
-    path = DataDir(tmp_path_factory.mktemp("cli") / "d")
-    async with instance(path, names=SERVICES):
-        yield path
-
-
-@pytest.fixture
-def deck(cli_home: DataDir, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Deck:
-    return Deck(cli_home, capsys, "w-" + sha256(request.node.name.encode())[:12])
+def own_workspace(request: pytest.FixtureRequest) -> str:
+    """Each test works in a workspace of its own."""
+    return "w-" + sha256(request.node.name.encode())[:12]
 
 
 def crew_declared(workspace: str) -> WorkspaceDeclared:

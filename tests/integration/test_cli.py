@@ -1,29 +1,52 @@
 """The commands that change something, against real services, and their manners as processes."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from quarterdeck.cli.datadir import DataDir
+from quarterdeck.cli.session import live
+from quarterdeck.client import Client
 from quarterdeck.contracts.mission import (
     MissionCompleted,
 )
+from quarterdeck.kernel.errors import Unavailable
+from quarterdeck.testkit.bus import open_bus, throwaway_server
+from quarterdeck.testkit.eventually import eventually
 from tests.integration.cli_deck import (
     MISSION,
     Deck,
     accepted,
     failed,
+    own_workspace,
     refused,
+    running,
 )
 
-pytest_plugins = ["tests.integration.cli_deck"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def home(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DataDir]:
+    async with running(tmp_path_factory.mktemp("cli")) as home:
+        yield home
+
+
+@pytest.fixture
+def deck(home: DataDir, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Deck:
+    return Deck(home, capsys, own_workspace(request))
 
 
 async def test_a_limit_is_set_shown_and_removed(deck: Deck) -> None:
@@ -158,3 +181,49 @@ async def test_a_reader_that_goes_away_is_no_error(deck: Deck) -> None:
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert out.count(b"\n") == 1
     assert err == b""
+
+
+async def test_the_prompt_for_a_secret_does_not_show_it(deck: Deck) -> None:
+    """At a terminal the value is asked for, and what is typed appears nowhere."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from quarterdeck.cli.main import main; main()",
+        *deck.everywhere, "secret", "put", "desk", "--host", "127.0.0.1:1",
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"not shown" not in shown:
+        shown += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 4096), 20)
+
+    async def echo_is_off() -> bool:
+        return not termios.tcgetattr(ours)[3] & termios.ECHO
+
+    await eventually(echo_is_off)
+    os.write(ours, b"typed-by-hand\n")
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    with contextlib.suppress(OSError):  # how a closed terminal ends
+        while more := os.read(ours, 4096):
+            shown += more
+    os.close(ours)
+    assert b"desk is kept, version 1" in shown
+    assert b"typed-by-hand" not in shown
+
+
+async def test_a_live_view_ends_when_the_bus_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for ever for a server that is gone: QD-CLI-006 says how to go on."""
+    monkeypatch.setattr("quarterdeck.cli.session.LOST_AFTER_S", 0.5)
+    async with (
+        throwaway_server(tmp_path) as server,
+        open_bus(server, tmp_path),
+        Client.open(url=server.url) as client,
+    ):
+        watching = live(client, client.events())
+        first = asyncio.ensure_future(anext(watching))
+        await server.stop()
+        with pytest.raises(Unavailable) as gone:
+            await asyncio.wait_for(first, 20)
+        await watching.aclose()
+    assert gone.value.code == "QD-CLI-006"

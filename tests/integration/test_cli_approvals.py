@@ -1,15 +1,34 @@
 """What waits for a person, shown and decided at the terminal."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from quarterdeck.cli.datadir import DataDir
 from quarterdeck.contracts.approval import RequestApproval
 from quarterdeck.kernel.digest import canonical, digest
-from tests.integration.cli_deck import MISSION, Deck, accepted
+from tests.integration.cli_deck import (
+    MISSION,
+    Deck,
+    accepted,
+    own_workspace,
+    running,
+)
 
-pytest_plugins = ["tests.integration.cli_deck"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def home(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DataDir]:
+    async with running(tmp_path_factory.mktemp("cli")) as home:
+        yield home
+
+
+@pytest.fixture
+def deck(home: DataDir, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Deck:
+    return Deck(home, capsys, own_workspace(request))
 
 
 async def ask_to_publish(deck: Deck, arguments: dict[str, Any], approval_id: str = "ab" * 16) -> str:

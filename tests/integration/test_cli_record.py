@@ -1,9 +1,11 @@
 """The commands that read: missions, the journal, evals; while everything runs, and after it has stopped."""
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from quarterdeck.cli.datadir import DataDir
 from quarterdeck.cli.instance import instance
@@ -11,10 +13,29 @@ from quarterdeck.contracts.mission import (
     MissionCompleted,
 )
 from quarterdeck.testkit.eventually import eventually
-from tests.integration.cli_deck import MISSION, OTHER, Deck, accepted, answered, failed
+from tests.integration.cli_deck import (
+    MISSION,
+    OTHER,
+    Deck,
+    accepted,
+    answered,
+    failed,
+    own_workspace,
+    running,
+)
 
-pytest_plugins = ["tests.integration.cli_deck"]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def home(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DataDir]:
+    async with running(tmp_path_factory.mktemp("cli")) as home:
+        yield home
+
+
+@pytest.fixture
+def deck(home: DataDir, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Deck:
+    return Deck(home, capsys, own_workspace(request))
 
 
 async def test_the_journal_is_searched_rebuilt_and_verified(deck: Deck) -> None:

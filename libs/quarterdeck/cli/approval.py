@@ -159,7 +159,7 @@ def _head(row: dict[str, Any]) -> RenderableType:
         "rule": f"{row['rule'] or NONE} (policy version {row['policy_version']})",
         "digest": f"sha256 {row['arguments_sha256']}",
     }
-    if row["deadline_at_ms"]:
+    if row["status"] == "pending" and row["deadline_at_ms"]:
         facts["deadline"] = f"{moment(row['deadline_at_ms'])}, {ago(row['deadline_at_ms'], now_ms)}"
     if row["decided_by"]:
         facts["decided"] = f"by {row['decided_by']}, {moment(row['decided_at_ms'])}"

@@ -15,6 +15,10 @@ from quarterdeck.cli.out import pairs, plain
 LONG = 200
 """An argument with more characters, or with line ends, gets a frame of its own."""
 MAX_RENDERED = 100_000
+_FENCE = re.compile(
+    r"^(```|~~~)(text|python|py|json|csv|yaml|sql|sh|bash|console|markdown|md)$", re.MULTILINE
+)
+"""A code block's language: it only colours what is shown, and these words say nothing else."""
 _WORD = re.compile(r"\w+")
 _UNWRAPPED_COLUMNS = 20_000
 
@@ -66,4 +70,4 @@ def _rendered(text: str) -> Markdown | None:
     rendered = Markdown(text, hyperlinks=False)
     page = io.StringIO()
     Console(file=page, width=_UNWRAPPED_COLUMNS).print(rendered)
-    return rendered if _WORD.findall(page.getvalue()) == _WORD.findall(text) else None
+    return rendered if _WORD.findall(page.getvalue()) == _WORD.findall(_FENCE.sub(r"\1", text)) else None

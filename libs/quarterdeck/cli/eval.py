@@ -89,6 +89,8 @@ async def diff(
     if call.json:
         write_json(reply)
         return code
+    if reply.mission_id == reply.baseline_id:
+        call.note("this mission is the baseline itself; name another: quarterdeck eval diff MISSION BASELINE")
     verdict = Text.assemble(
         cell(short_id(reply.mission_id, call.out), "bold"), " is ", status_cell(reply.verdict), " against ",
         cell(short_id(reply.baseline_id, call.out), "bold"),

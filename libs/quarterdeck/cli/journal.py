@@ -237,8 +237,9 @@ async def _rest(client: "Client", reply: MissionReply) -> list[Entry]:
 
 def show_timeline(call: Invocation, events: Sequence[Entry]) -> None:
     """Each event with its distance from the first."""
+    width = max((len(offset(events[0], entry)) for entry in events), default=0)
     for entry in events:
-        call.out.print(line(entry, lead=offset(events[0], entry)))
+        call.out.print(line(entry, lead=f"{offset(events[0], entry):>{width}}"))
 
 
 def _type(prefix: str | None) -> str | None:

@@ -17,7 +17,6 @@ from quarterdeck.cli.out import (
     NONE,
     ago,
     cell,
-    pairs,
     short_id,
     status_cell,
     working,
@@ -194,9 +193,7 @@ async def show(call: Invocation, *, mission: MissionId) -> None:
     if call.json:
         write_json({**found[0], "eval": evals[0] if evals else None})
         return
-    show_mission(call.out, found[0])
-    for row in evals:
-        call.out.print(pairs({"eval": _eval(row)}))
+    show_mission(call.out, found[0], {"eval": _eval(evals[0])} if evals else None)
     call.note(f"its timeline: quarterdeck journal show {mission_id}")
 
 

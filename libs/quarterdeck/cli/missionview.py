@@ -3,6 +3,7 @@
 `row` is a row of the journal's read model `missions`, which is also what a rebuild from the log gives.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +18,8 @@ BAR_COLUMNS = 16
 GOAL_CHARACTERS = 600
 
 
-def show_mission(console: Console, row: dict[str, Any]) -> None:
+def show_mission(console: Console, row: dict[str, Any], more: Mapping[str, Text] | None = None) -> None:
+    """`more`: facts from elsewhere, shown below the mission's own."""
     status = str(row.get("status", "unknown"))
     goal = str(row.get("goal", ""))
     cut = goal[:GOAL_CHARACTERS] + ("…" if len(goal) > GOAL_CHARACTERS else "")
@@ -29,7 +31,7 @@ def show_mission(console: Console, row: dict[str, Any]) -> None:
         )
     else:
         console.print(title)
-    console.print(pairs(_facts(row)))
+    console.print(pairs(_facts(row) | dict(more or {})))
 
 
 def _facts(row: dict[str, Any]) -> dict[str, Text | str]:

@@ -19,6 +19,7 @@ from quarterdeck.kernel.errors import QuarterdeckError
 PIPE_COLUMNS = 160
 """Width where no terminal says otherwise: a log or a pipe should not lose the ends of its lines."""
 NARROW_COLUMNS = 100
+WHOLE_ID_COLUMNS = 120
 NONE = "-"
 SHORT_ID = 13
 """The first 13 characters of a UUIDv7 are its time; below that two of one minute look the same."""
@@ -118,7 +119,7 @@ def pairs(rows: dict[str, Text | str]) -> Table:
 
 def short_id(id: str, console: Console) -> str:
     """The whole id where there is room, else as much as tells it apart (commands take unique beginnings)."""
-    if console.width >= NARROW_COLUMNS or len(id) <= SHORT_ID + 1:
+    if console.width >= WHOLE_ID_COLUMNS or len(id) <= SHORT_ID + 1:
         return id
     return id[:SHORT_ID] + "…"
 
