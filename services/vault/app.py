@@ -1,5 +1,7 @@
 """Puts the vault together."""
 
+from pathlib import Path
+
 from quarterdeck.chassis import Bus, Service
 from quarterdeck.contracts.mission import RunEnded
 from quarterdeck.contracts.vault import CloseRun, ListSecrets, PutSecret, RevokeSecret, UseSecret
@@ -20,11 +22,12 @@ async def build(settings: Settings, bus: Bus | None = None) -> Service:
     """
     bus = bus or await Bus.open("vault", settings)
     log: EventLog[domain.State] = EventLog(domain, bus.store, bus.ids)
-    path = settings.keys_dir / "vault.keyring"
-    if not path.exists() and await _has_secrets(log):
+    try:
+        ring = await _ring(settings.keys_dir / "vault.keyring", log)
+    except SetupProblem:
         await bus.close()
-        raise SetupProblem(f"the vault's key ring {path} is gone", code="QD-VLT-021", hint=RESTORE)
-    store = SealedRecords(bus.connection, KeyRing(path), replicas=settings.replicas)
+        raise
+    store = SealedRecords(bus.connection, ring, replicas=settings.replicas)
     handlers = Handlers(log, bus, store)
     service = Service("vault", bus)
     service.answers(PutSecret, handlers.put)
@@ -35,6 +38,12 @@ async def build(settings: Settings, bus: Bus | None = None) -> Service:
     service.reacts(RunEnded, handlers.run_ended)
     service.runs(stop=log.close)
     return service
+
+
+async def _ring(path: Path, log: EventLog[domain.State]) -> KeyRing:
+    if not path.exists() and await _has_secrets(log):
+        raise SetupProblem(f"the vault's key ring {path} is gone", code="QD-VLT-021", hint=RESTORE)
+    return KeyRing(path)
 
 
 async def _has_secrets(log: EventLog[domain.State]) -> bool:
