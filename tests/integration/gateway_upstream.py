@@ -14,8 +14,10 @@ import asyncio
 import contextlib
 import json
 import socket
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -196,6 +198,7 @@ class Desk:
         self.status = 201
         self.echoes = False
         self.location = ""
+        self.padding = 0
         self.url = ""
 
     def app(self) -> Starlette:
@@ -210,7 +213,9 @@ class Desk:
         await self.gate.wait()
         content: dict[str, Any] = {"published": len(self.published)}
         if self.echoes:
-            content["you_sent"] = headers.get("authorization")
+            sent = headers.get("authorization", "")
+            content["you_sent"] = [sent, sent.encode().hex(), quote(sent), b64encode(sent.encode()).decode()]
+        content["padding"] = "x" * self.padding
         return JSONResponse(content, self.status, {"location": self.location} if self.location else None)
 
 

@@ -1,7 +1,10 @@
 """A gateway among the real mission, budget, approval and vault services, a fake provider and a fake tool
 endpoint. Every test gets a workspace of its own."""
 
+import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +104,34 @@ class World:
         self.gateway = await services.gateway.app.build(settings)
         await self.gateway.start()
 
+    @contextlib.asynccontextmanager
+    async def gateway_process(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The gateway alone in a process of its own, to be killed."""
+        told = {
+            "DATA_DIR": str(self.directory),
+            "NATS_URL": self.server.url,
+            "NATS_MONITOR_URL": self.server.monitor_url,
+            "GATEWAY_PORT": str(self.port),
+        }
+        environment = {f"QUARTERDECK_{name}": value for name, value in told.items()}
+        with (self.directory / "gateway.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "services.gateway", env={**os.environ, **environment}, stderr=log
+            )
+        try:
+            await eventually(self._healthy, within_s=60)
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    async def _healthy(self) -> bool:
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as http:
+            with contextlib.suppress(httpx.ConnectError):
+                return (await http.get("/healthz")).status_code == 200
+        return False
+
     async def stop_gateway(self) -> None:
         if self.gateway is not None:
             await self.gateway.stop()
@@ -124,6 +155,7 @@ class World:
         await self.client.ask(SetLimit(scope="workspace", limit_microusd=limit_microusd))
         rules = (
             Rule(name="publish-asks", when='tool == "publish"', gate="sync"),
+            Rule(name="quick-asks", when='tool == "quick"', gate="sync", deadline_ms=1_000),
             Rule(name="rest-passes", when="true", gate="none"),
         )
         await self.client.ask(SetPolicy(rules=rules))

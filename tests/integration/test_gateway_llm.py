@@ -178,7 +178,7 @@ async def test_a_stream_passes_on_as_it_comes(world: World, path: str) -> None:
 
 @pytest.mark.parametrize("asks", [False, True])
 async def test_usage_is_always_counted_and_shown_only_if_asked_for(world: World, asks: bool) -> None:
-    """A client that does not ask for usage gets the stream that it expects; the gateway counts all the same."""
+    """A client that does not ask for usage gets the stream that it expects; it is counted all the same."""
     run = await run_of(world, CHAT)
     more = {"stream_options": {"include_usage": True}} if asks else {}
     stream = await streamed(world, run, CHAT, asked(**more))
@@ -320,8 +320,8 @@ async def test_over_budget_is_402_in_the_protocols_own_form(world: World, path: 
 
 
 async def test_64_callers_at_once_never_overspend(world: World) -> None:
-    """Of 64 concurrent calls that each use all they are allowed, as many pass as the budget holds; the bill at
-    the provider stays below the limit, and nothing stays reserved."""
+    """Of 64 concurrent calls that each use all they may, as many pass as the budget holds; the bill at the
+    provider stays below the limit, and nothing stays reserved."""
     limit_microusd = 15_000  # each call may cost about 2,400 micro-USD of output and 30 of input
     run = await run_of(world, CHAT, limit_microusd=limit_microusd)
     before = len(world.upstream.tokens)
@@ -368,8 +368,8 @@ async def test_without_a_budget_service_nothing_leaves(world: World) -> None:
 
 @BOTH
 async def test_a_later_attempt_is_served_from_the_record(world: World, path: str) -> None:
-    """Each question that the lost attempt was answered is answered again, streamed or not, in its order, at no
-    cost and without the provider; the next one is new."""
+    """Each question that the lost attempt was answered is answered again, streamed or not, in its order, at
+    no cost and without the provider; the next one is new."""
     run = await run_of(world, path)
     first = (await call(world, run, path, asked("plain"))).json()
     second = await streamed(world, run, path, asked("plain"))

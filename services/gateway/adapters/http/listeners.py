@@ -49,8 +49,8 @@ class _Served:
             reset_contextvars=True,
         )
         if listening.family != socket.AF_UNIX:
-            # Inherited by what is accepted. asyncio sets it only on sockets whose protocol number is given, and
-            # without it an answer in two writes waits 40 ms for the client's delayed acknowledgement.
+            # Inherited by what is accepted. Without it an answer in two writes waits 40 ms for the client's
+            # delayed acknowledgement; asyncio sets it only on sockets that name their protocol number.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._server = _Server(config)
         self._listening = listening
