@@ -49,7 +49,7 @@ class World:
         self.asked.append(asked)
         if len(self.asked) > self.budget_llm_calls:
             error = {
-                "message": "QD-BUD-001: mission/x has 0.00 USD left",
+                "message": "QD-BUD-001: mission/x has 0.00 USD left" + " of its budget" * 9,
                 "type": "budget",
                 "code": "QD-BUD-001",
             }
