@@ -15,13 +15,15 @@ from quarterdeck.contracts.journal import EntriesReply, Entry, QueryJournal
 from quarterdeck.contracts.mission import MissionAccepted
 from quarterdeck.contracts.registry import EVENTS
 from quarterdeck.eventlog.commit import EventLog
-from quarterdeck.kernel.errors import Rejected
+from quarterdeck.kernel.errors import ContractViolation, Rejected
 from quarterdeck.kernel.time import from_rfc3339
 from services.eval.domain import State, diff
 from services.eval.domain.evaluations import metrics
-from services.eval.domain.trajectory import key_of, metrics_of, steps_of
+from services.eval.domain.trajectory import MAX_STEPS, key_of, metrics_of, steps_of
 
 PAGE = 1_000
+MAX_EVENTS = 50_000
+"""Of one mission. A longer one is not measured: it becomes a dead letter that says so."""
 
 
 class Handlers:
@@ -44,14 +46,20 @@ class Handlers:
         events = await self._told(recorded.workspace, mission_id, recorded.sequence)
         accepted = next((e.event for e in events if isinstance(e.event, MissionAccepted)), None)
         if accepted is None:
-            return
+            raise ContractViolation(f"mission {mission_id} ended but was never accepted")
         body = EvaluateMission(
-            mission_id=mission_id, key=key_of(accepted), metrics=metrics_of(events), steps=steps_of(events)
+            mission_id=mission_id,
+            key=key_of(accepted),
+            metrics=metrics_of(events),
+            steps=steps_of(events)[:MAX_STEPS],
         )
-        await self._bus.wire.send(recorded.workspace, body, id=f"evaluate-{mission_id}")
+        # The workspace is part of the id: people choose mission ids, and two workspaces may choose the same.
+        id = f"evaluate-{recorded.workspace}-{mission_id}"
+        await self._bus.wire.send(recorded.workspace, body, id=id)
 
     async def _told(self, workspace: str, mission_id: str, until: int) -> list[Recorded]:
-        """The mission's events up to `until`. Raises Unavailable while the journal is behind."""
+        """The mission's events up to `until`. Raises Unavailable while the journal is behind, and
+        ContractViolation above MAX_EVENTS."""
         entries: list[Entry] = []
         after: int | None = 0
         while after is not None:
@@ -59,18 +67,24 @@ class Handlers:
             reply: EntriesReply = await self._bus.wire.ask(workspace, question)
             entries += reply.entries
             after = reply.next_after
+            if len(entries) > MAX_EVENTS:
+                raise ContractViolation(f"mission {mission_id} has more than {MAX_EVENTS:,} events")
         return [event for entry in entries if entry.sequence <= until and (event := _recorded(entry))]
 
 
 def _recorded(entry: Entry) -> Recorded | None:
-    """The event of an entry; None for a type that this version does not know."""
+    """The event of an entry; None for one that this version does not know or can't read."""
     kind = EVENTS.get(entry.type)
     if kind is None:
+        return None
+    try:
+        event = msgspec.convert(entry.body, kind.struct)
+    except msgspec.ValidationError:
         return None
     return Recorded(
         sequence=entry.sequence,
         workspace=entry.workspace,
         subject="",
-        event=msgspec.convert(entry.body, kind.struct),
+        event=event,
         meta=Meta(id=entry.id, at_ms=from_rfc3339(entry.time), actor=entry.actor),
     )

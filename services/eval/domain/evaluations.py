@@ -87,8 +87,7 @@ def _evaluate(command: Command, body: EvaluateMission, state: State) -> Sequence
         step_distance=found.step_distance,
     )
     regressed = tuple(delta.metric for delta in found.deltas if delta.regressed)
-    if not regressed or body.metrics.denials:
-        # A person's denial ends a mission short of its goal: that is not the agent getting worse.
+    if not regressed:
         return [recorded, compared]
     flagged = RegressionFlagged(
         mission_id=body.mission_id, baseline_id=baseline_id, key=body.key, metrics=regressed

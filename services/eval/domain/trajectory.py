@@ -28,12 +28,14 @@ from quarterdeck.contracts.vault import AccessDenied
 from quarterdeck.kernel.digest import digest
 
 KEY_CHARACTERS = 32
+MAX_STEPS = 1_000
+"""Kept with the metrics, which count all: an event must fit into a message, a distance into a decision."""
 T = TypeVar("T", bound=Event)
 
 
 def key_of(accepted: MissionAccepted) -> str:
-    """Shared by missions that are the same work: crew, goal and the bytes of their inputs."""
-    inputs = [artifact.sha256 for artifact in accepted.inputs]
+    """Shared by missions that are the same work: crew, goal and the bytes of their inputs, in any order."""
+    inputs = sorted(artifact.sha256 for artifact in accepted.inputs)
     return digest({"crew": accepted.crew, "goal": accepted.goal, "inputs": inputs})[:KEY_CHARACTERS]
 
 
@@ -75,7 +77,13 @@ def steps_of(events: Iterable[Recorded]) -> tuple[Step, ...]:
 
 
 def metrics_of(events: Iterable[Recorded]) -> Metrics:
-    """Counts and sums of one mission. Cost is what the ledger charged, corrections included."""
+    """Counts and sums of one mission up to its end.
+
+    Cost is what the ledger had charged by then, corrections included; a reservation that is charged as
+    unconfirmed only after the mission's end is not in it. Refusals are calls and secrets that a rule refused
+    (a call over budget counts once: the gateway's record, not the ledger's). Replayed answers count nowhere,
+    so that a crash that was survived doesn't look like more work.
+    """
     told = list(events)
     steps = steps_of(told)
     facts = [recorded.event for recorded in told]

@@ -114,6 +114,27 @@ def test_a_denial_is_not_the_agents_regression() -> None:
         evaluate("denied", outcome="goal_not_reached", denials=1, approvals=0), id="c2"
     )
     assert kinds(outcome.events) == ["MetricsRecorded", "MissionCompared"]
+    compared = outcome.events[1]
+    assert isinstance(compared, MissionCompared)
+    assert (compared.verdict, compared.deltas[0].threshold) == ("same", None)
+
+
+def test_a_denial_excuses_nothing_but_the_outcome() -> None:
+    """What a denied mission cost and did wrong is judged as ever."""
+    outcome = with_baseline().when(
+        evaluate("dear", outcome="failed", denials=1, cost_microusd=5_000, errors=2), id="c2"
+    )
+    assert outcome.events[-1] == RegressionFlagged(
+        mission_id="dear", baseline_id="good", key="k", metrics=("cost_microusd", "errors")
+    )
+
+
+def test_as_many_denials_as_ever_excuse_nothing() -> None:
+    """Against a baseline that was denied just as often and completed, falling short is worse."""
+    story = given(domain).when(evaluate("good", denials=1), actor="service:eval").story
+    flagged = story.when(evaluate("short", outcome="failed", denials=1), id="c2").events[-1]
+    assert isinstance(flagged, RegressionFlagged)
+    assert flagged.metrics == ("outcome",)
 
 
 def test_a_mission_is_evaluated_once() -> None:
@@ -175,7 +196,28 @@ def test_better_one_way_is_worse_the_other(one: Metrics, other: Metrics) -> None
 
 @property_of(some_steps, some_steps, some_steps)
 def test_the_step_distance_is_a_metric(a: list[Step], b: list[Step], c: list[Step]) -> None:
-    """Zero only for the same, symmetric, and never longer than a detour."""
-    assert (step_distance(a, b) == 0) == (a == b)
+    """Zero only for the same way, symmetric, within the longer one, and never longer than a detour."""
+    ways = [[(s.kind, s.name if s.kind == "tool" else "") for s in steps] for steps in (a, b)]
+    assert (step_distance(a, b) == 0) == (ways[0] == ways[1])
     assert step_distance(a, b) == step_distance(b, a)
+    assert abs(len(a) - len(b)) <= step_distance(a, b) <= max(len(a), len(b))
     assert step_distance(a, c) <= step_distance(a, b) + step_distance(b, c)
+
+
+def test_a_step_more_is_a_distance_of_one() -> None:
+    """Added, left out and replaced steps count one each; another model answering counts nothing."""
+
+    def steps(text: str, model: str = "m") -> list[Step]:
+        return [
+            Step(kind="llm", name=model, outcome="stop")
+            if letter == "l"
+            else Step(kind="tool", name=letter, outcome="ok")
+            for letter in text
+        ]
+
+    assert step_distance(steps("lalb"), steps("lalb", model="other")) == 0
+    assert step_distance(steps("lalb"), steps("lalclb")) == 2
+    assert step_distance(steps("lalb"), steps("llb")) == 1
+    assert step_distance(steps("lalb"), steps("lclb")) == 1
+    assert step_distance(steps(""), steps("lal")) == 3
+    assert step_distance(steps("aaa"), steps("aa")) == 1
