@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -35,23 +34,24 @@ class CommandLine:
         self.data_dir = data_dir
         self.started: list[asyncio.subprocess.Process] = []
 
-    async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    async def start(
+        self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, stderr: int = asyncio.subprocess.PIPE
+    ) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             QUARTERDECK,
             "--data-dir",
             str(self.data_dir),
             *arguments,
             cwd=ROOT,
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=stderr,
         )
         self.started.append(process)
         return process
 
-    async def __call__(self, *arguments: str, within_s: float = 60, **environment: str) -> Finished:
-        process = await self.start(*arguments, **environment)
+    async def __call__(self, *arguments: str, within_s: float = 60) -> Finished:
+        process = await self.start(*arguments)
         out, err = await asyncio.wait_for(process.communicate(), within_s)
         assert process.returncode is not None
         return Finished(process.returncode, out.decode(), err.decode())

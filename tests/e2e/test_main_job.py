@@ -1,14 +1,22 @@
 """The main job by the commands that a person uses."""
 
 import asyncio
+import contextlib
+import fcntl
+import io
 import json
+import os
+import re
 import signal
 import socket
+import struct
+import termios
 from pathlib import Path
 
 import psutil
 import pytest
 
+from quarterdeck.testkit.eventually import eventually
 from tests.e2e.conftest import CommandLine
 
 pytestmark = pytest.mark.slow
@@ -104,6 +112,50 @@ async def test_interrupting_cancels_the_mission_and_stops_everything(quarterdeck
     assert process.returncode == 130, err
     assert json.loads(out)["status"] == "cancelled"
     assert _processes_on(quarterdeck.data_dir) == []
+
+
+async def test_a_person_is_asked_in_a_terminal_and_may_deny(quarterdeck: CommandLine) -> None:
+    """In a terminal the arguments are shown on demand, and a denial ends the mission in order, on record."""
+    outer, inner = os.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
+    process = await quarterdeck.start("run", stdin=inner, stderr=inner)
+    os.close(inner)
+    with os.fdopen(outer, "r+b", buffering=0) as terminal:
+        screen = Screen(terminal)
+        await screen.shows("approve")
+        terminal.write(b"s\n")
+        await screen.shows("How it was made")
+        await screen.shows("approve")
+        terminal.write(b"d\n")
+        await asyncio.wait_for(process.wait(), 60)
+    assert process.stdout is not None
+    summary = (await process.stdout.read()).decode()
+    assert process.returncode == 1
+    assert "mission failed" in summary
+    assert "denied publish_report" in summary
+    assert "verified" in summary
+    assert _processes_on(quarterdeck.data_dir) == []
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Screen:
+    """What has appeared on a terminal since it was last asked."""
+
+    def __init__(self, terminal: io.FileIO) -> None:
+        os.set_blocking(terminal.fileno(), False)
+        self._terminal = terminal
+        self._text = ""
+
+    async def shows(self, words: str) -> None:
+        async def seen() -> bool:
+            with contextlib.suppress(OSError):
+                self._text += _COLOURS.sub("", (self._terminal.read() or b"").decode(errors="replace"))
+            return words in self._text
+
+        await eventually(seen, within_s=60)
+        self._text = self._text.split(words, 1)[1]
 
 
 async def test_two_at_once_on_one_directory(quarterdeck: CommandLine) -> None:

@@ -83,7 +83,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
 
 
 async def test_a_mission_across_processes_survives_the_loss_of_one(fleet: Fleet, tmp_path: Path) -> None:
-    """Eight processes run the main job; the budget service is killed in the middle and comes back: no matter."""
+    """Eight processes run the main job; the budget service is killed in the middle: it ends all right."""
     url, key = fleet.environment["QUARTERDECK_NATS_URL"], Path(fleet.environment["QUARTERDECK_NATS_NKEY"])
     async with (
         report_desk(tmp_path / "desk") as desk,

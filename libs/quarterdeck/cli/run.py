@@ -155,7 +155,7 @@ async def _follow(
                     if isinstance(recorded.event, MetricsRecorded):
                         # What follows from the numbers was written with them, in one batch.
                         deadline.reschedule(asyncio.get_running_loop().time() + VERDICT_WAIT_S)
-                    for task in [t for t in deciding.values() if t.done()]:
+                    for task in [t for t in deciding.values() if t.done() and not t.cancelled()]:
                         task.result()
     except TimeoutError:
         if not story.evaluated and story.status != "refused":

@@ -58,4 +58,8 @@ def _encode(content: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    """Raises ValueError for anything but the one spelling that `_encode` gives: spare bits are no freedom."""
+    content = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if _encode(content) != text:
+        raise ValueError("not the canonical base64url spelling")
+    return content

@@ -54,6 +54,8 @@ class Mission(msgspec.Struct, frozen=True):
     accepted: MissionAccepted | None = None
     runs: Map[str, Run] = Map()
     waiting: frozenset[str] = frozenset()
+    answered: frozenset[str] = frozenset()
+    """Approvals that are decided. The answer may be heard of before the question: then nothing waits."""
     cancel_reason: str = ""
     refusal: MissionRefused | None = None
 
@@ -187,12 +189,13 @@ def _observe_approval(body: ObserveApproval, state: State) -> Sequence[Event] | 
     mission = state.missions.get(body.mission_id)
     if mission is None:
         return _unknown(body.mission_id)
-    waits = body.approval_id in mission.waiting
-    if mission.status in OVER or body.waiting == waits:
+    if mission.status in OVER or body.approval_id in mission.answered:
         return ()
-    if body.waiting:
-        return [MissionParked(mission_id=mission.id, approval_id=body.approval_id)]
-    return [MissionResumed(mission_id=mission.id, approval_id=body.approval_id)]
+    if not body.waiting:
+        return [MissionResumed(mission_id=mission.id, approval_id=body.approval_id)]
+    if body.approval_id in mission.waiting:
+        return ()
+    return [MissionParked(mission_id=mission.id, approval_id=body.approval_id)]
 
 
 def _unknown(what: str) -> Rejected:
@@ -228,7 +231,12 @@ def evolve(state: State, event: Event) -> State:
             return _changed(state, event.mission_id, waiting=mission.waiting | {event.approval_id})
         case MissionResumed():
             mission = state.missions[event.mission_id]
-            return _changed(state, event.mission_id, waiting=mission.waiting - {event.approval_id})
+            return _changed(
+                state,
+                event.mission_id,
+                waiting=mission.waiting - {event.approval_id},
+                answered=mission.answered | {event.approval_id},
+            )
         case CancelRequested():
             return _changed(state, event.mission_id, status="cancelling", cancel_reason=event.reason)
         case MissionCompleted():

@@ -252,6 +252,15 @@ def test_a_mission_waits_while_a_person_is_asked() -> None:
     over.when(asking, id="c6").then_nothing()
 
 
+def test_an_answer_that_is_heard_before_its_question_parks_nothing() -> None:
+    """The two come by different ways: a decision that arrives first leaves no mission waiting for ever."""
+    story, _ = running()
+    answered = story.when(ObserveApproval(mission_id="m1", approval_id="a1", waiting=False))
+    late = answered.story.when(ObserveApproval(mission_id="m1", approval_id="a1", waiting=True), id="c3")
+    late.then_nothing()
+    assert late.answer.status == "running"  # type: ignore[union-attr]
+
+
 def test_declaring_the_same_again_changes_nothing() -> None:
     """A declaration is idempotent, and whole: a crew that it leaves out is gone."""
     story = declared()
