@@ -246,15 +246,15 @@ def _check_family(decider: Decider[Any], store: MemoryStore, workspace: str, cal
         seen[length] = seen[length - 1] + store.events[length - 1].subject.startswith(prefix)
     for call in calls:
         places = caused.get(call.command.id, [])
-        events = tuple(log[place].event for place in places)
+        began, ended = seen[call.started], seen[call.ended]
+        answers: list[object] = []
         if places:
+            events = tuple(log[place].event for place in places)
             _check_decided_once(decider, call.command, places, events, states[places[0]])
-            span = states[places[-1] + 1 : seen[call.ended] + 1]
-            assert span, f"{call.command.id} was answered before its events were written"
-            answers: list[object] = [decider.answer(call.command, events, state) for state in span]
-        else:
-            span = states[seen[call.started] : seen[call.ended] + 1]
-            answers = [_answer_without_trace(decider, call.command, state) for state in span]
+            answers += [decider.answer(call.command, events, s) for s in states[places[-1] + 1 : ended + 1]]
+            # A refusal leaves no trace: another copy of the command may have been carried out after it.
+            ended = min(ended, places[0])
+        answers += [_answer_without_trace(decider, call.command, s) for s in states[began : ended + 1]]
         assert call.outcome in answers, f"{call.command.id}: {call.outcome} follows from nothing: {answers}"
 
 
