@@ -73,12 +73,14 @@ async def test_a_mission_is_followed_to_its_end(deck: Deck) -> None:
     await deck.record(refused("other-2"))
     followed = await deck("mission", "follow", MISSION[:6])
     assert followed.code == 0
-    lines = followed.out.strip().splitlines()
+    lines = [
+        line for line in followed.out.splitlines() if " mission " in line
+    ]  # other services may speak too
     assert len(lines) == 2
     assert "What stands out?" in lines[0]
     streamed = await deck("mission", "follow", "other-1", "--json")
     assert streamed.code == 1
-    entries = [json.loads(line) for line in streamed.out.splitlines()]
+    entries = [json.loads(line) for line in streamed.out.splitlines() if "quarterdeck.mission." in line]
     assert [entry["type"].split(".")[2] for entry in entries] == ["accepted", "failed"]
     assert entries[1]["body"]["code"] == "QD-MIS-010"
     assert (await deck("mission", "follow", "other-2")).code == 3
@@ -118,7 +120,9 @@ async def test_an_empty_secret_is_refused(deck: Deck, monkeypatch: pytest.Monkey
     assert (await deck("secret", "list", "--json")).json == {"secrets": []}
 
 
-async def test_a_workspace_is_applied_twice_and_changes_once(deck: Deck, tmp_path: Path) -> None:
+async def test_a_workspace_is_applied_twice_and_changes_once(
+    deck: Deck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The services know limits, policy and crews afterwards; the missing secret is named with its command."""
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "main.py").write_text("print(1)\n")
@@ -133,6 +137,15 @@ async def test_a_workspace_is_applied_twice_and_changes_once(deck: Deck, tmp_pat
         ("program", "uploaded"), ("transcript", "uploaded"), ("policy", "unchanged"), ("budget", "unchanged"),
         ("crews", "unchanged"), ("secret", "missing"),
     }  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the-desk-token"))
+    desk = "desk=127.0.0.1:8400"
+    await deck("secret", "put", "report-desk", "-f", str(tmp_path / "w.yaml"), "--set", desk)
+    (kept,) = (await deck("secret", "list", "--json")).json["secrets"]
+    assert (kept["scope"], kept["hosts"]) == ("crew/analysts", ["127.0.0.1:8400"])
+    for port, outcome in (("8400", "unchanged"), ("8500", "differs")):
+        moved = f"desk=127.0.0.1:{port}"
+        now = await deck("apply", "-f", str(tmp_path / "w.yaml"), "--set", moved, "--json")
+        assert now.json["changes"][-1]["outcome"] == outcome
     submitted = await deck("mission", "submit", "--crew", "analysts", "--goal", "x", "--id", "m1", "--json")
     assert submitted.json["mission_id"] == "m1", submitted
     wrong = await deck("apply", "-w", "other", "-f", str(tmp_path / "w.yaml"), "--set", "desk=d:1")

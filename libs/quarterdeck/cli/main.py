@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,6 +93,15 @@ def build(names: Collection[str]) -> typer.Typer:
     return app
 
 
+def _flags_without_type(command: Any) -> None:
+    """A flag takes no value, so its help names no type; typer would say <bool>."""
+    for option in command.params:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _flags_without_type(inner)
+
+
 def _named(arguments: Sequence[str]) -> Collection[str]:
     """The subcommands whose names stand anywhere among the arguments; all, when none does.
 
@@ -128,6 +137,7 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         app = typer.main.get_command(build(_named(arguments)))
+        _flags_without_type(app)
         code = app.main(list(arguments), prog_name="quarterdeck", standalone_mode=False)
         return int(code or OK)
     except QuarterdeckError as error:
@@ -190,7 +200,7 @@ def _usage(error: typer.TyperException, *, as_json: bool) -> int:
 
 def _bug(error: Exception) -> QuarterdeckError:
     trace = "".join(traceback.format_exception(error))
-    kept = DEFAULT_DATA_DIR / "logs" / "cli-errors.log"
+    kept = Path(os.environ.get("QUARTERDECK_DATA_DIR") or DEFAULT_DATA_DIR) / "logs" / "cli-errors.log"
     try:
         with kept.open("a", encoding="utf-8") as file:
             file.write(trace + "\n")

@@ -223,6 +223,9 @@ async def _follow(call: Invocation, client: "Client", mission_id: str) -> int:
                 teller.tell(teller.entry(recorded))
                 _remind(call, recorded.event, reminders)
                 code = OUTCOMES.get(type(recorded.event), code)
+    except asyncio.CancelledError:
+        call.note(f"it goes on without a watcher; stop it: quarterdeck mission cancel {mission_id}")
+        raise
     finally:
         for reminder in reminders.values():
             reminder.cancel()

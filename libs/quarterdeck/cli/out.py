@@ -142,7 +142,7 @@ def ago(at_ms: int, now_ms: int) -> str:
     distance = now_ms - at_ms
     if abs(distance) < 2_000:
         return "just now"
-    words = span(abs(distance))
+    words = span(abs(distance)) if abs(distance) >= 60_000 else f"{abs(distance) // 1_000} s"
     return f"{words} ago" if distance > 0 else f"in {words}"
 
 
