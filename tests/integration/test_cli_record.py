@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from quarterdeck.bus.connection import api
 from quarterdeck.cli.datadir import DataDir
 from quarterdeck.cli.instance import instance
 from quarterdeck.contracts.mission import (
@@ -139,3 +140,25 @@ async def test_an_id_that_is_none_or_several_is_told(deck: Deck) -> None:
     assert several.code == 2
     assert MISSION in several.err
     assert OTHER in several.err
+
+
+async def test_a_journal_that_was_cut_is_found_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Events that were signed and are gone are findings with their sequence; exit code 1, also in JSON."""
+    data = DataDir(tmp_path / "d")
+    deck = Deck(data, capsys, "demo")
+    async with instance(data, names=("journal",)):
+        await deck.record(accepted(), failed())
+        assert (await deck("journal", "checkpoint", "--json")).json["size"] == 3
+        async with deck.client() as client:
+            purged = await api(client.wire.connection, "STREAM.PURGE.EVENTS", {"seq": 3})
+            assert purged["purged"] == 2, purged
+        verified = await deck("journal", "verify")
+        assert verified.code == 1
+        assert "dropped" in verified.out
+        machine = await deck("journal", "verify", "--json")
+        assert machine.code == 1
+        assert machine.json["ok"] is False
+        first = machine.json["findings"][0]
+        assert (first["kind"], first["sequence"]) == ("dropped", 1)
