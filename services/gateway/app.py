@@ -83,6 +83,7 @@ async def build(settings: Settings, bus: Bus | None = None) -> Service:
 
     async def stop() -> None:
         """Requests first, then what they left behind, then what that needs."""
+        edge.tools.end_all()
         await listeners.stop()
         await mcp.stop()
         await edge.background.drain(DRAIN_S)

@@ -2,13 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from quarterdeck.bus.embedded import free_port
+from quarterdeck.chassis import Bus
 from quarterdeck.contracts.budget import ReservationRefused, Reserved
 from quarterdeck.contracts.gateway import (
     LlmCallCompleted,
@@ -16,8 +21,14 @@ from quarterdeck.contracts.gateway import (
     LlmCallRefused,
     LlmCallReplayed,
 )
-from quarterdeck.testkit.bus import throwaway_server
+from quarterdeck.contracts.vault import RevokeSecret
+from quarterdeck.eventlog.jetstream import JetStreamStore
+from quarterdeck.eventlog.store import Family
+from quarterdeck.telemetry.tracing import Tracing
+from quarterdeck.testkit.bus import settings_for, throwaway_server
 from quarterdeck.testkit.eventually import eventually
+from services.gateway.app import build
+from services.gateway.settings import Settings as GatewaySettings
 from tests.integration.gateway_upstream import COMPLETION_TOKENS, PROMPT_TOKENS, WORDS
 from tests.integration.gateway_world import ANTHROPIC_KEY, OPENAI_KEY, Run, World, running
 
@@ -286,6 +297,21 @@ async def test_a_provider_that_is_down_costs_nothing(world: World) -> None:
     assert await world.settled(run.workspace) == 0
 
 
+async def test_without_a_key_nothing_leaves(world: World) -> None:
+    """The vault's refusal is the agent's 403; what was reserved is released, and the step is on record."""
+    run = await run_of(world, CHAT)
+    world.client.workspace = run.workspace
+    await world.client.ask(RevokeSecret(name="provider-openai"))
+    before = world.upstream.calls
+    reply = await call(world, run, CHAT, asked())
+    assert reply.status_code == 403
+    assert reply.json()["error"]["code"].startswith("QD-VLT")
+    assert reply.headers["x-should-retry"] == "false"
+    assert world.upstream.calls == before
+    assert await world.settled(run.workspace) == 0
+    assert len(await world.steps(run, LlmCallRefused)) == 1
+
+
 async def test_what_is_no_llm_answer_is_charged(world: World) -> None:
     """A 200 that is not JSON may have cost something."""
     run = await run_of(world, CHAT)
@@ -336,6 +362,60 @@ async def test_64_callers_at_once_never_overspend(world: World) -> None:
     bill = sum(15 * read + 60 * written for read, written in billed)
     assert bill <= limit_microusd * 100
     assert bill <= (await world.settled(run.workspace)) * 100 <= limit_microusd * 100
+
+
+@pytest.mark.parametrize(("model", "status"), [("openai:gpt-4o-mini", 200), ("openai:gpt-4.5-preview", 400)])
+async def test_an_image_is_bounded_by_the_context_window(world: World, model: str, status: int) -> None:
+    """Its tokens have nothing to do with its bytes; where no window is known the call is refused."""
+    run = await world.run(await world.workspace(model=model))
+    content = [
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+        {"type": "text", "text": "plain"},
+    ]
+    reply = await call(world, run, CHAT, {"messages": [{"role": "user", "content": content}]})
+    assert reply.status_code == status, reply.text
+    reserved = [e for e in await world.events("budget", run.workspace) if isinstance(e, Reserved)]
+    assert [r.input_tokens_bound for r in reserved] == ([128_000] if status == 200 else [])
+
+
+async def test_a_call_is_a_genai_span(world: World, tmp_path: Path) -> None:
+    """With OpenTelemetry's own attribute names, in the trace that the caller named; its events carry it."""
+    spans: list[ReadableSpan] = []
+
+    class Kept(SpanExporter):
+        def export(self, batch: Sequence[ReadableSpan]) -> SpanExportResult:
+            spans.extend(batch)
+            return SpanExportResult.SUCCESS
+
+    base = settings_for(world.server, tmp_path)
+    settings = GatewaySettings(
+        **base.model_dump(), gateway_port=free_port(), provider_openai_url=f"{world.upstream.url}/v1"
+    )
+    service = await build(settings, await Bus.open("gateway", base, tracing=Tracing("gateway", Kept())))
+    await service.start()
+    run = await run_of(world, CHAT)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {**run.bearer, "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    try:
+        url = f"http://127.0.0.1:{settings.gateway_port}{CHAT}"
+        async with httpx.AsyncClient(trust_env=False) as http:
+            assert (await http.post(url, json=asked(), headers=headers)).status_code == 200
+    finally:
+        await service.stop()
+    (chat,) = [span for span in spans if span.name == "chat openai:gpt-4o-mini"]
+    marks = dict(chat.attributes or {})
+    assert marks["gen_ai.operation.name"] == "chat"
+    assert marks["gen_ai.request.model"] == "gpt-4o-mini"
+    assert marks["gen_ai.usage.input_tokens"] == PROMPT_TOKENS
+    assert marks["gen_ai.usage.output_tokens"] == COMPLETION_TOKENS
+    assert chat.context is not None
+    assert f"{chat.context.trace_id:032x}" == trace
+    below = {span.name for span in spans if span.parent and span.parent.span_id == chat.context.span_id}
+    assert {"ask budget.reserve", "ask vault.use", "ask budget.settle"} <= below
+    store = JetStreamStore(world.client.wire.connection, "reader")
+    (recorded,) = await store.load(Family("gateway", run.workspace))
+    assert trace in recorded.meta.traceparent
+    assert recorded.meta.actor == f"agent:{run.workspace}/ops/triage"
 
 
 async def test_several_choices_are_reserved_for(world: World) -> None:

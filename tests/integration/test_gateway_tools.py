@@ -159,6 +159,36 @@ async def test_nobody_answers_in_time(world: World) -> None:
     assert world.desk.requests == []
 
 
+async def test_a_gateway_stops_at_once_while_people_are_asked(world: World) -> None:
+    """A stop does not wait for a person; the question stands, and the repeat after it is that action."""
+    run = await run_with(world)
+    calling = asyncio.create_task(use(world, run))
+    await asked_for(world, run)
+    began = asyncio.get_running_loop().time()
+    await world.stop_gateway()
+    assert asyncio.get_running_loop().time() - began < 6
+    await asyncio.gather(calling, return_exceptions=True)
+    await world.start_gateway()
+    text, is_error = await decided(world, run, "approved")
+    assert not is_error, text
+    assert len(await asked_for(world, run)) == 1
+
+
+async def test_people_are_not_flooded(world: World) -> None:
+    """One run has at most 32 calls waiting; the next is turned down without asking anybody."""
+    run = await run_with(world)
+    async with mcp(world, run) as client:
+        calls = [
+            asyncio.create_task(client.call_tool("publish", {"title": f"report {n}"})) for n in range(33)
+        ]
+        done, waiting = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        (turned_down,) = done
+        assert "QD-GTW-026" in turned_down.result().content[0].text  # type: ignore[union-attr]
+        assert len(await asked_for(world, run, 32)) == 32
+        await world.end(run)
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_two_equal_calls_at_once_are_two_actions(world: World) -> None:
     """Each asks a person of its own; approving one does not approve the other."""
     run = await run_with(world)

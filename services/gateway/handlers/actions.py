@@ -98,6 +98,7 @@ def action_id(mission_id: str, task: str, tool: str, arguments_sha256: str, occu
 def checked_arguments(tool: Tool, arguments: dict[str, Any]) -> bytes:
     """The arguments in canonical form. Raises ContractViolation that says what does not fit the schema."""
     try:
+        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
         # A registry of its own: the default one would fetch what a schema refers to from the network.
         jsonschema.Draft202012Validator(tool.input_schema, registry=EMPTY_REGISTRY).validate(arguments)
     except jsonschema.exceptions.ValidationError as error:

@@ -36,6 +36,8 @@ from services.gateway.handlers.recorder import Recorder, speak_for
 from services.gateway.ports import Caller, Doorman, Endpoint, Outcome, Returned, ToolResult, Unsent
 
 log = structlog.get_logger("quarterdeck.gateway")
+MAX_WAITING_A_RUN = 32
+"""People are not asked more than that at once on behalf of one agent."""
 SEND_ATTEMPTS = 3
 SEND_WAIT_S = 0.5
 
@@ -71,6 +73,11 @@ class ToolPath:
         for waiting_run, task in tuple(self.waiting.values()):
             if waiting_run == run_id:
                 task.cancel()
+
+    def end_all(self) -> None:
+        """The gateway stops: the questions stand, and whoever asks again finds them."""
+        for _, task in tuple(self.waiting.values()):
+            task.cancel()
 
     def forget(self, mission_id: str) -> None:
         self.occurrences.forget(mission_id)
@@ -205,9 +212,17 @@ class ToolPath:
         return await self._executed(action, secret, lease_id)
 
     async def _approval(self, action: Action) -> ApprovalReply:
-        task = asyncio.current_task()
+        task, run_id = asyncio.current_task(), action.caller.run.run_id
         assert task is not None
-        self.waiting[action.id] = (action.caller.run.run_id, task)
+        if sum(1 for waiting_run, _ in self.waiting.values() if waiting_run == run_id) >= MAX_WAITING_A_RUN:
+            raise EdgeError(
+                f"{MAX_WAITING_A_RUN} tool calls of this run already wait for a person",
+                code="QD-GTW-026",
+                status=429,
+                reason="too_many_waiting",
+                hint="wait for their answers",
+            )
+        self.waiting[action.id] = (run_id, task)
         try:
             return await self.decisions.decided(
                 action.caller,

@@ -11,6 +11,7 @@ from services.gateway.domain.refusals import upstream_cut
 
 MAX_EVENT_BYTES = 8 << 20
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE = re.compile("\r\n|\n|\r")
 
 
 class Cutter:
@@ -39,7 +40,8 @@ class Cutter:
 
 def data_of(event: bytes) -> str:
     """The event's data; empty for a comment, which keeps a connection alive."""
-    lines = event.decode("utf-8", "replace").splitlines()
+    # Not splitlines(): it also breaks at U+0085 and U+2028, which may stand inside JSON text.
+    lines = _LINE.split(event.decode("utf-8", "replace"))
     return "\n".join(line[5:].removeprefix(" ") for line in lines if line.startswith("data:"))
 
 
