@@ -14,7 +14,7 @@ from quarterdeck.contracts.registry import Reply
 from quarterdeck.contracts.sandbox import ObserveSandbox, StartSandbox, StopSandbox
 from quarterdeck.contracts.vault import LeaseGranted
 from quarterdeck.eventlog.commit import EventLog
-from quarterdeck.kernel.errors import QuarterdeckError, Rejected
+from quarterdeck.kernel.errors import QuarterdeckError, Rejected, Unavailable
 from quarterdeck.sidecar.handover import hand_over
 from quarterdeck.telemetry.tracing import current_traceparent
 from services.sandbox.adapters.files import RunFiles, collect, prepare
@@ -23,6 +23,7 @@ from services.sandbox.ports import EDGE_PORT, SEARCH_PATH, Driver, Exit, Limits,
 
 log = structlog.get_logger("quarterdeck.sandbox")
 TAIL_CHARACTERS = 4_000
+GATEWAY_PATIENCE_S = 30.0
 WITHHELD = "(output withheld: the run had fetched a secret)"
 
 
@@ -166,7 +167,7 @@ class Handlers:
         start = live.start
         asked = IssueToken(mission_id=start.mission_id, run_id=start.run_id)
         token: TokenReply = await self._bus.wire.ask(live.workspace, asked)
-        await hand_over(self._gateway_socket, sandbox.edge, token.token)
+        await self._handed_over(sandbox, token.token)
         started = ObserveSandbox(
             mission_id=start.mission_id,
             run_id=start.run_id,
@@ -177,6 +178,17 @@ class Handlers:
         await self._observe(live.workspace, started)
         if live.stop_asked:
             await sandbox.stop()
+
+    async def _handed_over(self, sandbox: Sandbox, token: str) -> None:
+        """A gateway that is just starting (again) is waited for: meanwhile the agent's calls queue up."""
+        deadline = asyncio.get_running_loop().time() + GATEWAY_PATIENCE_S
+        while True:
+            try:
+                return await hand_over(self._gateway_socket, sandbox.edge, token)
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
 
     async def _ended(self, live: _Live, files: RunFiles, ended: Exit) -> ObserveSandbox:
         tail = (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quarterdeck.client import Client
+from quarterdeck.client.client import FINAL_EVENTS
 from quarterdeck.client.files import read_input
 from quarterdeck.client.workspace import apply, resolve_model
 from quarterdeck.contracts.envelope import Recorded
@@ -46,7 +47,7 @@ class Job:
         )
 
     async def until(self, mission_id: str, *kinds: type[Any], number: int = 1) -> Recorded:
-        """The `number`-th event of one of these kinds, waited for."""
+        """The `number`-th event of one of these kinds, waited for. Fails when the mission ends before."""
         seen = 0
         async with contextlib.aclosing(self.client.events(f"evt.*.demo.{mission_id}.>")) as events:
             async for recorded in events:
@@ -54,6 +55,7 @@ class Job:
                     seen += 1
                     if seen == number:
                         return recorded
+                assert not isinstance(recorded.event, FINAL_EVENTS), recorded.event
         raise AssertionError("unreachable")
 
     async def story(self, mission_id: str) -> list[Recorded]:
