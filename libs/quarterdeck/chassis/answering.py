@@ -5,6 +5,7 @@ every LLM call.
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -23,25 +24,35 @@ from quarterdeck.telemetry.tracing import SpanKind
 
 log = structlog.get_logger("quarterdeck.asks")
 PULL_BATCH = 512
-PULL_EXPIRES_S = 5
+PULL_EXPIRES_S = 5.0
 ACK_WAIT_S = 5
 PROGRESS_S = 2
 """A handler that takes longer says so this often, so that its ask is not given to another replica."""
+RETRY_S = 0.25
+GLANCE_S = 0.5
+"""How often a standing pull looks whether its connection was made anew meanwhile."""
+EXPIRED = ("404", "408")
+"""No messages, and time is up: the ordinary ends of a pull. Any other means that it was lost."""
 SECOND_NS = 1_000_000_000
 
 AskHandler = Callable[[Command], Awaitable[Reply | Rejected]]
 
 
 class AskServer:
-    def __init__(self, service: str, wire: Wire) -> None:
+    def __init__(self, service: str, wire: Wire, restore: Callable[[], Awaitable[None]]) -> None:
+        """`restore` puts the streams back when the server has forgotten them."""
         self._service = service
         self._wire = wire
+        self._restore = restore
         self._handlers: dict[str, tuple[type[Request], AskHandler]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._working: dict[int, tuple[float, Msg]] = {}
         self._open = 0
         """Messages that the standing pull may still bring."""
+        self._ended = ""
+        """The status that ended the newest pull; empty while it stands."""
+        self._generation = 0
         self._stirred = asyncio.Event()
         self._inbox = ""
 
@@ -94,41 +105,51 @@ class AskServer:
             )
 
     async def _pull_for_ever(self) -> None:
-        """Keep a pull standing. A silent pull has expired or its consumer is gone (the server restarted and
-        forgot what was in memory): declare it again before the next."""
-        generation = 0
-        silent = False
+        """Keep a pull standing. When one is lost, so may be the consumer and the stream, which live in the
+        server's memory: see to it that they are there before the next."""
+        lost = False
         while True:
             try:
-                if silent:
+                if lost:
+                    await self._restore()
                     await self._declare()
-                generation += 1
-                self._open = PULL_BATCH
-                request = {"batch": PULL_BATCH, "expires": PULL_EXPIRES_S * SECOND_NS}
-                await self._connection.publish(
-                    f"$JS.API.CONSUMER.MSG.NEXT.ASKS.{self._service}",
-                    json.dumps(request).encode(),
-                    reply=f"{self._inbox}.{generation}",
-                )
-                silent = not await self._until_stirred(PULL_EXPIRES_S + 1)
+                await self._pull()
+                lost = not await self._used_up()
             except (NatsError, Unavailable, OSError) as error:
                 log.warning("asks: not pulling", service=self._service, error=str(error))
-                silent = True
-                await asyncio.sleep(0.25)
+                lost = True
+            if lost:
+                await asyncio.sleep(RETRY_S)
 
-    async def _until_stirred(self, timeout_s: float) -> bool:
-        """Wait until the standing pull is used up or ended; False when nothing was heard of it."""
-        try:
-            await asyncio.wait_for(self._stirred.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        finally:
-            self._stirred.clear()
-        return True
+    async def _pull(self) -> None:
+        self._generation += 1
+        self._open = PULL_BATCH
+        self._ended = ""
+        self._stirred.clear()
+        request = {"batch": PULL_BATCH, "expires": int(PULL_EXPIRES_S * SECOND_NS)}
+        await self._connection.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.ASKS.{self._service}",
+            json.dumps(request).encode(),
+            reply=f"{self._inbox}.{self._generation}",
+        )
+
+    async def _used_up(self) -> bool:
+        """Wait for the standing pull to be used or to expire; False when it was lost instead."""
+        reconnects = self._connection.stats["reconnects"]
+        for _ in range(int((PULL_EXPIRES_S + 1) / GLANCE_S)):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), GLANCE_S)
+                return self._ended in ("", *EXPIRED)
+            if self._connection.stats["reconnects"] != reconnects:
+                return False
+        return False
 
     async def _arrived(self, message: Msg) -> None:
         if message.headers and "Status" in message.headers:
-            self._stirred.set()
+            # Only the newest pull's end calls for another: else each burst would leave one more standing.
+            if message.subject == f"{self._inbox}.{self._generation}":
+                self._ended = message.headers["Status"]
+                self._stirred.set()
             return
         self._open -= 1
         if self._open <= PULL_BATCH // 2:
@@ -158,7 +179,8 @@ class AskServer:
             before = time.monotonic() - PROGRESS_S
             for started, message in list(self._working.values()):
                 if started < before and self._connection.is_connected:
-                    await self._connection.publish(message.reply, b"+WPI")
+                    with contextlib.suppress(NatsError, OSError):  # then it comes again, with the same id
+                        await self._connection.publish(message.reply, b"+WPI")
 
     async def _outcome(self, message: Msg) -> Reply | Rejected | QuarterdeckError:
         try:

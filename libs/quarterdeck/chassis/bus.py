@@ -31,6 +31,7 @@ class Bus:
     clock: Clock
     ids: Ids
     tracing: Tracing
+    replicas: int
 
     @classmethod
     async def open(
@@ -64,7 +65,12 @@ class Bus:
             clock=clock,
             ids=ids,
             tracing=tracing,
+            replicas=settings.replicas,
         )
+
+    async def declare(self) -> None:
+        """See to it that the streams are there. Raises Unavailable."""
+        await declare(self.connection, replicas=self.replicas)
 
     async def close(self) -> None:
         if self.connection.is_connected:

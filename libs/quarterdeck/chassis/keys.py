@@ -1,5 +1,6 @@
 """Signing keys of services: made on first start, readable by their owner only."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -24,7 +25,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def secret_file(path: Path, initial: bytes) -> bytes:
-    """The content of `path`; `initial` is put there first, whole or not at all, when there is no such file."""
+    """The content of `path`; where there is no such file, `initial` is put there first, whole or not at all."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, temporary = tempfile.mkstemp(dir=path.parent)
@@ -33,10 +34,8 @@ def secret_file(path: Path, initial: bytes) -> bytes:
                 file.write(initial)
                 file.flush()
                 os.fsync(file.fileno())
-            try:
+            with contextlib.suppress(FileExistsError):  # another process was first: its key is the one
                 os.link(temporary, path)
-            except FileExistsError:
-                pass  # another process was first: its key is the one
         finally:
             os.unlink(temporary)
     return path.read_bytes()

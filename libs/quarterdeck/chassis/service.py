@@ -21,7 +21,7 @@ class Service:
     def __init__(self, name: str, bus: Bus) -> None:
         self.name = name
         self.bus = bus
-        self._asks = AskServer(name, bus.wire)
+        self._asks = AskServer(name, bus.wire, bus.declare)
         self._consumer = Consumer(name, bus.broker, bus.wire)
         self._timers: list[tuple[float, Hook]] = []
         self._tasks: list[asyncio.Task[None]] = []

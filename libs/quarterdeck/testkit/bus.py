@@ -18,6 +18,12 @@ async def throwaway_server(directory: Path) -> AsyncIterator[EmbeddedServer]:
         await server.stop()
 
 
+async def again(server: EmbeddedServer, directory: Path) -> EmbeddedServer:
+    """A server that has ended comes back over the same store, at the same port."""
+    port = int(server.url.rsplit(":", 1)[1])
+    return await EmbeddedServer.start(directory / "nats", port=port, nkey=server.nkey)
+
+
 def settings_for(server: EmbeddedServer, directory: Path) -> BusSettings:
     """Base settings for a service on this server, writing below `directory`."""
     return BusSettings(data_dir=directory, nats_url=server.url, nats_monitor_url=server.monitor_url)

@@ -17,14 +17,23 @@ class Tally(Reply, frozen=True, kw_only=True):
     total: int
 
 
-@request("ask", SERVICE, "add", Tally)
-class Add(Request, frozen=True, kw_only=True):
+class _Add(Request, frozen=True, kw_only=True):
     """Adds `by` in `parts` events; zero parts add nothing. Refused, without a trace, above `cap`."""
 
     by: int = 1
     cap: int = 1_000_000
     parts: int = 1
     padding: str = ""
+
+
+@request("ask", SERVICE, "add", Tally)
+class Add(_Add, frozen=True, kw_only=True):
+    """By an answered request."""
+
+
+@request("cmd", SERVICE, "bump", Tally)
+class Bump(_Add, frozen=True, kw_only=True):
+    """By a durable command."""
 
 
 @event(SERVICE, "added", 1, of="tally")
@@ -45,7 +54,7 @@ def initial() -> State:
 
 def decide(command: Command, state: State) -> Sequence[Event] | Rejected:
     body = command.body
-    assert isinstance(body, Add)
+    assert isinstance(body, _Add)
     if state.total + body.by * body.parts > body.cap:
         return Rejected(code="QD-TST-001", reason="over_cap", message=f"{state.total} of {body.cap}")
     return [
