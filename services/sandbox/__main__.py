@@ -1,7 +1,6 @@
 """`python -m services.sandbox`: the sandbox service alone."""
 
 from quarterdeck.chassis.main import run_alone
-
 from services.sandbox.app import build
 from services.sandbox.settings import Settings
 

@@ -67,9 +67,7 @@ def decide(command: Command, state: State) -> Sequence[Event] | Rejected:
                 return _unknown(body.run_id)
             if run.over or run.stop_requested:
                 return ()
-            return [
-                SandboxStopRequested(mission_id=run.mission_id, run_id=body.run_id, reason=body.reason)
-            ]
+            return [SandboxStopRequested(mission_id=run.mission_id, run_id=body.run_id, reason=body.reason)]
         case ObserveSandbox():
             run = state.runs.get(body.run_id)
             if run is None:

@@ -58,7 +58,7 @@ async def the_next(client: Client, mission_id: str, what: type[Any]) -> Recorded
 
 
 async def test_any_nats_client_can_publish_a_mission(client: Client) -> None:
-    """A bare publish of JSON, without a header, becomes a mission; the same id again does not become a second."""
+    """A bare publish of JSON becomes a mission; the same id again does not become a second."""
     request = b'{"id": "from-anywhere", "crew": "ops", "goal": "say hello"}'
     jetstream = client.wire.connection.jetstream()
     for _ in range(2):
@@ -78,6 +78,7 @@ async def test_any_nats_client_can_publish_a_mission(client: Client) -> None:
         (b'{"crew": "ops", "goal": ""}', "QD-MIS-017"),
         (b'{"crew": "strangers", "goal": "x"}', "QD-MIS-005"),
     ],
+    ids=["not-json", "unknown-field", "no-goal", "unknown-crew"],
 )
 async def test_a_bad_request_is_refused_on_record(client: Client, content: bytes, code: str) -> None:
     """Whatever is published, its sender's refusal stands in the log under the message's id."""
