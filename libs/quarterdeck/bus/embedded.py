@@ -24,7 +24,7 @@ CONFIG = """# Written by `quarterdeck up` at every start.
 server_name: quarterdeck
 listen: 127.0.0.1:{port}
 http: 127.0.0.1:{monitor_port}
-max_payload: 1MB
+max_payload: 2MB # a dead letter is its message and why
 pid_file: {pid_file}
 jetstream {{
   store_dir: {store_dir}

@@ -6,7 +6,7 @@ An ask's answer is one JSON object with one of three members: `reply`, `refusal`
 
 import asyncio
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from nats.aio.client import Client as Nats
@@ -15,13 +15,23 @@ from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import ANSWER_TIMEOUT_S
 from quarterdeck.contracts.envelope import Meta, as_headers, body
-from quarterdeck.contracts.registry import Reply, Request, request_type
-from quarterdeck.kernel.errors import ContractViolation, QuarterdeckError, Refused, Rejected, Unavailable
+from quarterdeck.contracts.registry import Reply, Request, decode, request_type
+from quarterdeck.kernel.errors import (
+    ContractViolation,
+    QuarterdeckError,
+    Refused,
+    Rejected,
+    Unavailable,
+    VersionConflict,
+)
 from quarterdeck.kernel.time import Clock, Ids, rfc3339
 from quarterdeck.telemetry.tracing import SpanKind, Tracing, current_traceparent
 
 REPLY_TO = "Reply-To"
 ASK_TIMEOUT_S = 10.0
+CONFLICT_RETRY_MS = 50
+MAX_MESSAGE_BYTES = 1_000_000
+"""Of a body: the server takes 1 MiB, headers included."""
 current_meta: ContextVar[Meta | None] = ContextVar("current_meta", default=None)
 """The message being handled: what is sent while it is becomes its effect."""
 
@@ -46,7 +56,9 @@ def encode_answer(outcome: Reply | Rejected | QuarterdeckError) -> bytes:
         case Rejected():
             return msgspec.json.encode(Answer(refusal=outcome))
         case QuarterdeckError():
-            retry = outcome.retry_after_ms if isinstance(outcome, Unavailable) else 0
+            retry = 0
+            if isinstance(outcome, Unavailable | VersionConflict):
+                retry = outcome.retry_after_ms if isinstance(outcome, Unavailable) else CONFLICT_RETRY_MS
             error = ErrorBody(
                 code=outcome.code, message=outcome.message, hint=outcome.hint, retry_after_ms=retry
             )
@@ -55,9 +67,24 @@ def encode_answer(outcome: Reply | Rejected | QuarterdeckError) -> bytes:
             return msgspec.json.encode(Answer(reply=msgspec.Raw(msgspec.json.encode(outcome))))
 
 
+def too_large(what: str, size_bytes: int) -> ContractViolation:
+    return ContractViolation(
+        f"{what} has {size_bytes:,} bytes; a message carries at most {MAX_MESSAGE_BYTES:,}",
+        code="QD-BUS-011",
+        hint="ask for less at once; files travel as artifacts",
+    )
+
+
+def failure(subject: str, error: Exception) -> Unavailable:
+    """What a caller hears of a bug in a handler: where to look, and that it may be gone when asked again."""
+    return Unavailable(
+        f"{subject} failed: {type(error).__name__}", code="QD-GEN-002", hint="see the service's log"
+    )
+
+
 def decode_answer(content: bytes, reply: type[A]) -> A:
     """The reply itself. Raises Refused, Unavailable or ContractViolation, as the other side said."""
-    answer = msgspec.json.decode(content, type=Answer)
+    answer = decode(content, Answer, "an answer")
     if answer.refusal is not None:
         raise Refused(answer.refusal)
     if answer.error is not None:
@@ -67,7 +94,7 @@ def decode_answer(content: bytes, reply: type[A]) -> A:
                 error.message, code=error.code, hint=error.hint, retry_after_ms=error.retry_after_ms
             )
         raise ContractViolation(error.message, code=error.code, hint=error.hint)
-    return msgspec.json.decode(answer.reply, type=reply)
+    return cast(A, decode(answer.reply, reply, f"an answer as {reply.__name__}"))
 
 
 class Wire:
@@ -93,7 +120,8 @@ class Wire:
     ) -> Any:
         """Ask and wait for the answer, typed as the request's reply. The same `id` is the same ask.
 
-        Raises Refused when a rule says no, Unavailable (QD-BUS-002) when nobody answers in time.
+        Raises Refused when a rule says no, Unavailable (QD-BUS-002) when nobody answers in time, and
+        ContractViolation for what can't be decoded, or is more than MAX_MESSAGE_BYTES (QD-BUS-011).
         """
         kind = request_type(type(request))
         assert kind.kind == "ask", kind
@@ -117,7 +145,7 @@ class Wire:
     async def _answer_to(
         self, workspace: str, request: Request, stamps: dict[str, str], timeout_s: float
     ) -> Any:
-        kind = request_type(type(request))
+        kind, content = request_type(type(request)), _content(request)
         waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         number = self.ids.new()
         self._waiting[number] = waiting
@@ -126,10 +154,10 @@ class Wire:
             stamps[REPLY_TO] = f"{await self._inbox_prefix()}.{number}"
             subject = kind.subject(workspace)
             if kind.kind == "cmd":
-                await self.publish_durably(subject, body(request), stamps)
+                await self.publish_durably(subject, content, stamps)
             else:
-                await self.connection.publish(subject, body(request), headers=stamps)
-            content = await asyncio.wait_for(waiting, timeout_s)
+                await self.connection.publish(subject, content, headers=stamps)
+            answer = await asyncio.wait_for(waiting, timeout_s)
         except (TimeoutError, NatsError, OSError) as error:
             raise Unavailable(
                 f"{kind.service} did not answer {kind.verb} within {timeout_s:g} s",
@@ -138,7 +166,7 @@ class Wire:
             ) from None
         finally:
             self._waiting.pop(number, None)
-        return decode_answer(content, kind.reply)
+        return decode_answer(answer, kind.reply)
 
     async def send(
         self, workspace: str, request: Request, *, id: str | None = None, actor: str | None = None
@@ -146,14 +174,14 @@ class Wire:
         """Publish a durable command; return its id. Durable when it returns. Raises Unavailable."""
         kind = request_type(type(request))
         assert kind.kind == "cmd", kind
-        id = id or self.ids.new()
+        id, content = id or self.ids.new(), _content(request)
         stamps = self._stamps(id, actor)
         subject = kind.subject(workspace)
         # Ids are unique in a workspace only (people choose mission ids), the window is the whole stream's.
         stamps["Nats-Msg-Id"] = f"{subject}/{stamps['ce-id']}"
         with self.tracing.span(f"send {kind.service}.{kind.verb}", SpanKind.PRODUCER):
             stamps["traceparent"] = current_traceparent()
-            await self.publish_durably(subject, body(request), stamps)
+            await self.publish_durably(subject, content, stamps)
         return id
 
     async def publish_durably(self, subject: str, content: bytes, headers: dict[str, str]) -> None:
@@ -190,3 +218,10 @@ class Wire:
         waiting = self._waiting.get(message.subject.removeprefix(self._inbox + "."))
         if waiting is not None and not waiting.done():
             waiting.set_result(message.data)
+
+
+def _content(request: Request) -> bytes:
+    content = body(request)
+    if len(content) > MAX_MESSAGE_BYTES:
+        raise too_large(f"{type(request).__name__}", len(content))
+    return content

@@ -16,7 +16,15 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import api
-from quarterdeck.bus.wire import REPLY_TO, Wire, current_meta, encode_answer
+from quarterdeck.bus.wire import (
+    MAX_MESSAGE_BYTES,
+    REPLY_TO,
+    Wire,
+    current_meta,
+    encode_answer,
+    failure,
+    too_large,
+)
 from quarterdeck.contracts.envelope import Command, request_meta
 from quarterdeck.contracts.registry import Reply, Request, decode, request_type
 from quarterdeck.kernel.errors import ContractViolation, QuarterdeckError, Rejected, Unavailable
@@ -167,7 +175,7 @@ class AskServer:
         try:
             to = (message.headers or {}).get(REPLY_TO)
             if to:
-                await self._connection.publish(to, encode_answer(outcome))
+                await self._connection.publish(to, _content(message.subject, outcome))
             await self._connection.publish(message.reply, b"+ACK")
         except (NatsError, OSError) as error:
             # The caller's time runs out and it asks again, with the same id.
@@ -196,11 +204,7 @@ class AskServer:
             return error
         except Exception as error:  # a bug in one handler must not leave its caller waiting
             log.exception("ask failed", subject=message.subject)
-            return QuarterdeckError(
-                f"{message.subject} failed: {type(error).__name__}",
-                code="QD-GEN-002",
-                hint="see the service's log",
-            )
+            return failure(message.subject, error)
 
     def _command(self, message: Msg) -> tuple[Command, AskHandler]:
         _, service, verb, workspace = message.subject.split(".")
@@ -213,3 +217,10 @@ class AskServer:
         return Command(
             workspace=workspace, body=decode(message.data, what, message.subject), meta=meta
         ), handler
+
+
+def _content(subject: str, outcome: Reply | Rejected | QuarterdeckError) -> bytes:
+    content = encode_answer(outcome)
+    if len(content) > MAX_MESSAGE_BYTES:
+        return encode_answer(too_large(f"the answer to {subject}", len(content)))
+    return content

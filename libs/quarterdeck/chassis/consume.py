@@ -5,9 +5,11 @@
 | answered, or refused by a rule | reply where one was asked for, ack |
 | VersionConflict, Unavailable | nak with delay, at most MAX_DELIVER times, then dead letter |
 | ContractViolation | dead letter, term |
-| anything else: a bug | logged with its trace, nak, in the end dead letter |
+| anything else: a bug | logged with its trace, nak with delay, in the end dead letter |
 """
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,9 +18,10 @@ from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsMessage
 from msgspec.structs import replace
+from nats.errors import Error as NatsError
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from quarterdeck.bus.wire import REPLY_TO, Wire, current_meta, encode_answer
+from quarterdeck.bus.wire import REPLY_TO, Wire, current_meta, encode_answer, failure
 from quarterdeck.contracts.envelope import Command, Meta, Recorded, read_event, request_meta
 from quarterdeck.contracts.registry import Event, Reply, Request, decode, event_type, request_type
 from quarterdeck.kernel.errors import (
@@ -120,7 +123,7 @@ class Consumer:
             durable=durable,
             pull_sub=PullSub(batch_size=PULL_BATCH, timeout=PULL_TIMEOUT_S),
             config=ConsumerConfig(
-                max_deliver=MAX_DELIVER,
+                max_deliver=-1,  # at a maximum the server drops it without a word: we bury it
                 ack_wait=ACK_WAIT_S,
                 deliver_policy=DeliverPolicy.ALL,
                 filter_subject=subject,
@@ -145,11 +148,13 @@ class Consumer:
 
     async def _settle(self, message: NatsMessage, durable: str, work: Callable[[], Awaitable[None]]) -> None:
         delivered = message.raw_message.metadata.num_delivered or 1
+        beating = asyncio.create_task(_beat(message))
         try:
+            if delivered > MAX_DELIVER:  # its handler took the process with it, or the burial failed
+                raise ContractViolation(f"delivered {delivered} times", code="QD-BUS-010")
             await work()
             await message.ack()
         except ContractViolation as error:
-            await self._reply(message, error)
             await self._bury(message, durable, error)
         except (VersionConflict, Unavailable) as error:
             wait_s = error.retry_after_ms / 1000 if isinstance(error, Unavailable) else 0.05
@@ -157,6 +162,8 @@ class Consumer:
         except Exception as error:  # a bug must not stop the consumer; it is loud and comes back
             log.exception("handler failed", durable=durable, subject=message.raw_message.subject)
             await self._again(message, durable, delivered, error, NAK_DELAY_S)
+        finally:
+            beating.cancel()
 
     async def _again(
         self, message: NatsMessage, durable: str, delivered: int, error: Exception, wait_s: float
@@ -180,7 +187,18 @@ class Consumer:
         stamps["Nats-Msg-Id"] = f"{durable}-{raw.metadata.stream}-{raw.metadata.sequence.stream}"
         await self._wire.publish_durably(f"dlq.{self._service}.{durable}", raw.data, stamps)
         log.error("dead letter", durable=durable, subject=raw.subject, reason=str(error))
+        await self._reply(
+            message, error if isinstance(error, QuarterdeckError) else failure(raw.subject, error)
+        )
         await message.reject()
+
+
+async def _beat(message: NatsMessage) -> None:
+    """A handler that takes its time says so, or its message would be given to another meanwhile."""
+    while True:
+        await asyncio.sleep(ACK_WAIT_S / 3)
+        with contextlib.suppress(NatsError, OSError):
+            await message.in_progress()
 
 
 def _traced(command: Command) -> Command:

@@ -25,7 +25,7 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def secret_file(path: Path, initial: bytes) -> bytes:
-    """The content of `path`; where there is no such file, `initial` is put there first, whole or not at all."""
+    """The content of `path`; `initial` is put there first, whole or not at all, if there is none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, temporary = tempfile.mkstemp(dir=path.parent)

@@ -15,6 +15,7 @@ class Tally(Reply, frozen=True, kw_only=True):
     """`total` is what it came to when this was added."""
 
     total: int
+    padding: str = ""
 
 
 class _Add(Request, frozen=True, kw_only=True):
