@@ -7,7 +7,7 @@ How the provider behaves is said in the request's last user message:
     cut      breaks the connection after its first half (streaming)
     error    says so in mid-stream           full     uses every output token that it was allowed
     429, 500, 401, …  answers with that status, and quotes the key it was sent
-    mute     ends the stream without usage   html     is not an LLM at all
+    mute     ends the stream without usage   html, html429  is not an LLM at all
 """
 
 import asyncio
@@ -61,8 +61,9 @@ class Upstream:
             key = request.headers.get("authorization") or request.headers.get("x-api-key", "")
             error = {"error": {"message": f"status {behaviour} for key {key}", "type": "fake"}}
             return body, behaviour, JSONResponse(error, int(behaviour), {"retry-after": "7"})
-        if behaviour == "html":
-            return body, behaviour, PlainTextResponse("<html>no</html>")
+        if behaviour.startswith("html"):
+            status = int(behaviour.removeprefix("html") or 200)
+            return body, behaviour, PlainTextResponse("<html>no</html>", status)
         if behaviour == "gated" and not body.get("stream"):
             self.begun.set()
             await self.gate.wait()

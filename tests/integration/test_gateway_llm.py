@@ -51,8 +51,11 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         yield world
 
 
-@pytest.fixture(autouse=True)
-def fresh_gates(world: World) -> None:
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def fresh(world: World) -> None:
+    """Gates that are shut, and a gateway that is up whatever became of the test before."""
+    if world.gateway is None:
+        await world.start_gateway()
     world.upstream.gate = asyncio.Event()
     world.upstream.begun = asyncio.Event()
     world.upstream.hung_up = asyncio.Event()
@@ -294,6 +297,16 @@ async def test_a_provider_that_is_down_costs_nothing(world: World) -> None:
     run = await world.run(await world.workspace(model="ollama:llama3"))
     reply = await call(world, run, CHAT, asked())
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "QD-GTW-006")
+    assert await world.settled(run.workspace) == 0
+
+
+@BOTH
+async def test_a_proxys_page_becomes_an_error_that_sdks_read(world: World, path: str) -> None:
+    """The status stays, the form is the protocol's."""
+    run = await run_of(world, path)
+    reply = await call(world, run, path, asked("html429"))
+    assert reply.status_code == 429
+    assert reply.json()["error"]["type"] == "rate_limit_error"
     assert await world.settled(run.workspace) == 0
 
 

@@ -106,6 +106,7 @@ def upstream_failed(provider: str, why: str) -> EdgeError:
         status=502,
         reason="upstream_failed",
         hint="what it may have cost is charged to the budget",
+        retry=True,
     )
 
 
@@ -116,6 +117,7 @@ def upstream_cut(why: str) -> EdgeError:
         status=502,
         reason="upstream_cut",
         hint="what it may have cost is charged to the budget",
+        retry=True,
     )
 
 

@@ -10,6 +10,7 @@ from services.gateway.domain.refusals import (
     EdgeError,
     client_gone,
     key_refused,
+    said,
     unreachable,
     upstream_cut,
     upstream_failed,
@@ -89,7 +90,17 @@ async def _turned_down(call: Call, upstream: Upstream, key: str) -> Ended:
     error = upstream_failed(name, f"HTTP {status}: {text[:500]}")
     if status not in PASSED_ON:
         return Ended(error, money)
-    return Ended(error, money, instead=Whole(status=status, content=text.encode(), headers=upstream.headers))
+    passed = text.encode()
+    if not _is_object(text):  # a proxy's page: no agent's SDK reads that
+        passed = serialised(call.step.asked.dialect.error(status, said(error), error.code))
+    return Ended(error, money, instead=Whole(status=status, content=passed, headers=upstream.headers))
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 async def _whole(call: Call, upstream: Upstream) -> Answer:

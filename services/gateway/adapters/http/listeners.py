@@ -20,6 +20,8 @@ from services.gateway.ports import Doorman
 log = structlog.get_logger("quarterdeck.gateway")
 MAX_CONNECTIONS = 1_024
 MAX_CONNECTIONS_A_RUN = 128
+KEEP_ALIVE_S = 75
+"""Longer than clients keep an idle connection: they close it, and never send on one that we just closed."""
 GRACE_S = 2
 """How long answers that are under way may take when a listener closes."""
 
@@ -46,6 +48,7 @@ class _Served:
             proxy_headers=False,
             limit_concurrency=max_connections,
             timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
             reset_contextvars=True,
         )
         if listening.family != socket.AF_UNIX:
