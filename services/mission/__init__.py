@@ -8,6 +8,6 @@ Emits: workspace_declared, accepted, refused, run_requested, run_started, run_en
        cancel_requested, completed, failed, cancelled.
 Sends: cmd.sandbox.start, cmd.sandbox.stop.
 
-INV-5  One request id is one mission, and a mission ends exactly once.
-INV-6  A mission token speaks for one run and is dead as soon as that run is over.
+INV-6  One request id is one mission, and a mission ends exactly once.
+INV-7  A mission token speaks for one run and is dead as soon as that run is over.
 """

@@ -128,7 +128,7 @@ class Handlers:
         )
 
     async def _live_run(self, workspace: str, mission_id: str, run_id: str) -> tuple[Mission, Run] | Rejected:
-        """INV-6: a token speaks for a run that has not ended, of a mission that is not over."""
+        """INV-7: a token speaks for a run that has not ended, of a mission that is not over."""
         mission = (await self._log.state(workspace)).missions.get(mission_id)
         run = mission.runs.get(run_id) if mission is not None else None
         if mission is None or run is None or run.ended is not None or mission.status in OVER:

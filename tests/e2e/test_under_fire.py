@@ -54,7 +54,7 @@ async def approve(job: Job, mission_id: str) -> None:
 
 
 async def test_the_credential_is_nowhere_but_where_it_is_used(job: Job, tmp_path: Path) -> None:
-    """INV-8: not in the sandbox's environment, arguments or files, not in any event, not on any disk."""
+    """INV-23: not in the sandbox's environment, arguments or files, not in any event, not on any disk."""
     await job.submit("m1")
     started = await job.until("m1", SandboxStarted)
     assert isinstance(started.event, SandboxStarted)
@@ -186,7 +186,7 @@ def _nothing_lost(before: list[Recorded], after: list[Recorded]) -> None:
 
 
 def _nothing_paid_twice(story: list[Recorded]) -> None:
-    """INV-10: a question that had been answered was not paid for again. One under way when everything
+    """INV-11: a question that had been answered was not paid for again. One under way when everything
     was killed is charged, as unconfirmed, because its provider may have."""
     answered = [r.event for r in story if isinstance(r.event, LlmCallCompleted)]
     asked = [(event.task, event.request_sha256, event.occurrence) for event in answered]

@@ -120,7 +120,7 @@ async def test_an_input_that_is_not_stored_is_refused(client: Client) -> None:
 
 
 async def test_a_token_dies_with_its_run(client: Client) -> None:
-    """INV-6: while the run lives its token names it; a forged one never does; after the run none does."""
+    """INV-7: while the run lives its token names it; a forged one never does; after the run none does."""
     reply = await client.submit(SubmitMission(crew="ops", goal="x"))
     run = await the_next(client, reply.mission_id, RunRequested)
     assert isinstance(run.event, RunRequested)
@@ -139,7 +139,7 @@ async def test_a_token_dies_with_its_run(client: Client) -> None:
 
 
 async def test_an_expired_token_is_refused(server: EmbeddedServer, tmp_path: Path) -> None:
-    """INV-6: a token's own time runs out though its run still lives."""
+    """INV-7: a token's own time runs out though its run still lives."""
     settings = Settings(**settings_for(server, tmp_path).model_dump(), mission_token_ttl_ms=1)
     service = await build(settings)
     await service.start()

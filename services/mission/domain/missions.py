@@ -93,7 +93,7 @@ def decide(command: Command, state: State) -> Sequence[Event] | Rejected:
 def _submit(command: Command, body: Submission, state: State) -> Sequence[Event] | Rejected:
     known = state.missions.get(body.mission_id)
     if known is not None and known.request_sha256 == request_sha256(body.request):
-        return ()  # INV-5
+        return ()  # INV-6
     if known is not None:
         return Rejected(
             code="QD-MIS-001",

@@ -136,7 +136,7 @@ def test_an_unusable_input_is_refused_with_what_the_edge_found() -> None:
 
 
 def test_the_same_request_twice_is_one_mission() -> None:
-    """INV-5: a repeat under the same id changes nothing and hears the same answer, refusals included."""
+    """INV-6: a repeat under the same id changes nothing and hears the same answer, refusals included."""
     first = declared().when(submission())
     again = first.story.when(submission(), id="command-2")
     again.then_nothing()
@@ -156,7 +156,7 @@ def test_an_id_belongs_to_one_request() -> None:
 
 
 def test_a_succeeded_run_completes_the_mission_once() -> None:
-    """INV-5: the outputs are the mission's, and hearing of the end again changes nothing."""
+    """INV-6: the outputs are the mission's, and hearing of the end again changes nothing."""
     story, (run,) = running()
     done = story.when(ended(run, outputs=(OUTPUT,), wall_ms=12))
     assert kinds(done.events) == ["RunEnded", "MissionCompleted"]
@@ -282,7 +282,7 @@ def test_a_started_run_is_told_once() -> None:
     st.lists(st.sampled_from(["succeeded", "failed", "lost", "stopped", "timeout", "cancel"]), max_size=12)
 )
 def test_a_mission_ends_at_most_once_whatever_is_reported(reports: list[str]) -> None:
-    """INV-5: however runs end and whenever it is cancelled, there is one final event, and none after it."""
+    """INV-6: however runs end and whenever it is cancelled, there is one final event, and none after it."""
     story, runs = running(tasks=(Task(name="a", agent="writer"), Task(name="b", agent="reader")))
     finals: list[str] = []
     for number, report in enumerate(reports):
