@@ -55,17 +55,15 @@ async def connect(
     )
     # nats-py counts the first connection as a reconnection: left alone it would try for ever.
     await asyncio.wait({connecting, errors.denied}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+    if not connecting.done():
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await client.close()
+        raise errors.as_problem(url, nkey_seed)
     try:
-        if not connecting.done():
-            raise errors.as_problem(url, nkey_seed)
         await connecting
     except (NatsError, OSError, ValueError) as error:
         raise Unavailable(f"can't connect to {url}: {error}", code="QD-BUS-001") from None
-    finally:
-        if not client.is_connected:
-            connecting.cancel()
-            await asyncio.gather(connecting, return_exceptions=True)
-            await client.close()
     errors.connected = True
     return client
 
