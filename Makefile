@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
 help:  ## What there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*\#\#' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## Virtual environment with the locked dependencies
 
@@ -26,8 +26,14 @@ run: $(STAMP)  ## The main job on the shipped file; INPUT=path/to.csv BUDGET_USD
 up: $(STAMP)  ## Start everything and stay up until Ctrl-C
 	@$(BIN)/quarterdeck up
 
-test: $(STAMP)  ## All tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## All tests but the slow ones; ARGS="…" goes to pytest
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP)  ## kill -9 in mid-mission, services as processes of their own: minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+contract: $(STAMP)  ## Write proto/ anew from libs/quarterdeck/contracts
+	$(BIN)/python -m quarterdeck.testkit.contract_files --write
 
 check: $(STAMP)  ## ruff, mypy --strict, direction and house rules
 	$(BIN)/ruff check .
@@ -42,4 +48,4 @@ lock:  ## Renew requirements.lock from pyproject.toml (needs uv)
 clean:  ## Remove the environment and all that runs have written
 	rm -rf $(VENV) .quarterdeck
 
-.PHONY: help setup run up test check lock clean
+.PHONY: help setup run up test test-slow contract check lock clean
