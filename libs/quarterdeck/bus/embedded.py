@@ -53,6 +53,7 @@ class EmbeddedServer:
         Raises SetupProblem when the binary is missing (QD-SET-002) or the port is in use (QD-SET-003), and
         Unavailable when the server ends or stays silent; the message then quotes its last words.
         """
+        directory = directory.resolve()  # its name on the command line is how a predecessor is known
         directory.mkdir(parents=True, exist_ok=True)
         await _let_predecessor_end(directory / "nats.pid")
         port = port or free_port()
@@ -104,10 +105,16 @@ class EmbeddedServer:
                         return
                 await asyncio.sleep(0.02)
         await self.stop()
-        tail = log.read_text(errors="replace").strip().splitlines()[-3:]
         raise Unavailable(
-            "nats-server did not start: " + " | ".join(tail), code="QD-BUS-009", hint=f"see {log}"
+            f"nats-server did not start: {_last_words(log)}", code="QD-BUS-009", hint=f"see {log}"
         )
+
+
+def _last_words(log: Path) -> str:
+    """What the server called an error, else its last line."""
+    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    errors = [line.split("] ", 2)[-1] for line in lines if "[FTL]" in line or "[ERR]" in line]
+    return " | ".join(errors[-3:] or lines[-1:])
 
 
 def binary() -> str:
@@ -188,4 +195,4 @@ def _alive(pid_file: Path) -> int | None:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (OSError, ValueError):
         return None
-    return pid if b"nats-server" in command and str(pid_file.parent.resolve()).encode() in command else None
+    return pid if b"nats-server" in command and str(pid_file.parent).encode() in command else None
