@@ -23,7 +23,7 @@ from quarterdeck.contracts.sandbox import SandboxEnded, SandboxStarted, SandboxU
 from quarterdeck.eventlog.commit import EventLog
 from services.mission import domain
 from services.mission.adapters.inputs import StoredInputs
-from services.mission.adapters.tokens import Tokens
+from services.mission.adapters.tokens import SignedTokens
 from services.mission.handlers import Handlers
 from services.mission.settings import Settings
 
@@ -36,7 +36,7 @@ async def build(settings: Settings, bus: Bus | None = None) -> Service:
         log,
         bus,
         inputs=StoredInputs(bus.artifacts),
-        tokens=Tokens(settings.keys_dir / "mission.ed25519"),
+        tokens=SignedTokens(settings.keys_dir / "mission.ed25519"),
         token_ttl_ms=settings.mission_token_ttl_ms,
     )
     service = Service("mission", bus)

@@ -35,9 +35,8 @@ from quarterdeck.eventlog.commit import EventLog
 from quarterdeck.kernel.digest import sha256
 from quarterdeck.kernel.errors import ContractViolation, Rejected
 from quarterdeck.kernel.ids import is_token
-from services.mission.adapters.tokens import Claims, Tokens
 from services.mission.domain import OVER, Mission, Problem, Run, State, Submission
-from services.mission.ports import Inputs
+from services.mission.ports import Claims, Inputs, Tokens
 
 OUTCOMES: dict[str, RunOutcome] = {
     "timeout": "timeout",

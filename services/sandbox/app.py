@@ -9,6 +9,7 @@ from quarterdeck.kernel.digest import sha256
 from quarterdeck.sidecar.handover import gateway_socket
 from services.sandbox import domain
 from services.sandbox.adapters.choose import choose
+from services.sandbox.adapters.files import RunFolders
 from services.sandbox.handlers import Handlers
 from services.sandbox.ports import Driver
 from services.sandbox.settings import Settings
@@ -25,7 +26,11 @@ async def build(settings: Settings, bus: Bus | None = None, driver: Driver | Non
     bus = bus or await Bus.open("sandbox", settings)
     log: EventLog[domain.State] = EventLog(domain, bus.store, bus.ids)
     handlers = Handlers(
-        log, bus, driver, runs_dir=settings.runs_dir, gateway_socket=gateway_socket(settings.data_dir)
+        log,
+        bus,
+        driver,
+        folders=RunFolders(settings.runs_dir, bus.artifacts),
+        gateway_socket=gateway_socket(settings.data_dir),
     )
     service = Service("sandbox", bus)
     service.runs(start=handlers.reconcile, stop=log.close)

@@ -17,9 +17,19 @@ from quarterdeck.eventlog.commit import EventLog
 from quarterdeck.kernel.errors import QuarterdeckError, Rejected, Unavailable
 from quarterdeck.sidecar.handover import hand_over
 from quarterdeck.telemetry.tracing import current_traceparent
-from services.sandbox.adapters.files import RunFiles, collect, prepare
 from services.sandbox.domain import State
-from services.sandbox.ports import EDGE_PORT, SEARCH_PATH, Driver, Exit, Limits, Mount, Sandbox, SandboxSpec
+from services.sandbox.ports import (
+    EDGE_PORT,
+    SEARCH_PATH,
+    Driver,
+    Exit,
+    Folders,
+    Limits,
+    Mount,
+    RunFiles,
+    Sandbox,
+    SandboxSpec,
+)
 
 log = structlog.get_logger("quarterdeck.sandbox")
 TAIL_CHARACTERS = 4_000
@@ -41,12 +51,12 @@ class _Live:
 
 class Handlers:
     def __init__(
-        self, events: EventLog[State], bus: Bus, driver: Driver, *, runs_dir: Path, gateway_socket: Path
+        self, events: EventLog[State], bus: Bus, driver: Driver, *, folders: Folders, gateway_socket: Path
     ) -> None:
         self._events = events
         self._bus = bus
         self._driver = driver
-        self._runs_dir = runs_dir
+        self._folders = folders
         self._gateway_socket = gateway_socket
         self._live: dict[str, _Live] = {}
         self._closing = False
@@ -147,7 +157,7 @@ class Handlers:
 
     async def _from_start_to_end(self, live: _Live) -> ObserveSandbox:
         start = live.start
-        files = await prepare(self._runs_dir / start.run_id, start, self._bus.artifacts)
+        files = await self._folders.prepare(start)
         try:
             sandbox = await self._driver.start(spec_of(start, files))
             live.sandbox = sandbox
@@ -160,7 +170,7 @@ class Handlers:
                 ended = await sandbox.wait()
             return await self._ended(live, files, ended)
         finally:
-            await asyncio.to_thread(files.remove)
+            await self._folders.remove(files)
 
     async def _open_edge(self, live: _Live, sandbox: Sandbox) -> None:
         """Give the way out to the gateway, with the token of this run: none ever enters the sandbox."""
@@ -201,7 +211,7 @@ class Handlers:
             exit_code=ended.code,
             wall_ms=ended.wall_ms,
             peak_memory_bytes=ended.peak_memory_bytes,
-            outputs=await collect(files, self._bus.artifacts),
+            outputs=await self._folders.collect(files),
             output_tail=tail or ended.detail,
         )
 

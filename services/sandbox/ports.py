@@ -20,11 +20,14 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from quarterdeck.contracts.sandbox import ExitKind
+from quarterdeck.contracts.mission import Artifact
+from quarterdeck.contracts.sandbox import ExitKind, StartSandbox
 from quarterdeck.kernel.errors import QuarterdeckError, Unavailable
 
 WORK_DIR = "/work"
@@ -243,4 +246,39 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """End what still runs and let go of the machine. The driver is not usable afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run's files are on this host. Made by `Folders.prepare`."""
+
+    root: Path
+
+    @property
+    def program(self) -> Path:
+        return self.root / "program"
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "inputs"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+
+class Folders(Protocol):
+    """Brings a run's files in and carries its outputs out."""
+
+    async def prepare(self, start: StartSandbox) -> RunFiles:
+        """Program and inputs in a folder of their own. Raises SetupProblem (QD-ART-…) and Unavailable."""
+        ...
+
+    async def collect(self, files: RunFiles) -> tuple[Artifact, ...]:
+        """What the agent left in /work/outputs, stored, by name. Raises Unavailable."""
+        ...
+
+    async def remove(self, files: RunFiles) -> None:
+        """The run is over and its outputs are carried out. What can't be removed stays; it harms nobody."""
         ...

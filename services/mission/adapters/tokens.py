@@ -9,20 +9,12 @@ from cryptography.exceptions import InvalidSignature
 
 from quarterdeck.chassis.keys import signing_key
 from quarterdeck.kernel.errors import Rejected
+from services.mission.ports import Claims
 
 PREFIX = "qdm1"
 
 
-class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    workspace: str
-    mission_id: str
-    run_id: str
-    crew: str
-    agent: str
-    expires_at_ms: int
-
-
-class Tokens:
+class SignedTokens:
     """Signs and reads tokens with the key in `path`, which is made, for its owner's eyes only, if missing."""
 
     def __init__(self, path: Path) -> None:

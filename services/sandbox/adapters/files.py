@@ -9,13 +9,14 @@ import os
 import shutil
 import stat
 import tarfile
-from dataclasses import dataclass
+from asyncio import to_thread
 from pathlib import Path
 
 from quarterdeck.bus.artifacts import Artifacts
 from quarterdeck.contracts.mission import Artifact
 from quarterdeck.contracts.sandbox import StartSandbox
 from quarterdeck.kernel.errors import SetupProblem
+from services.sandbox.ports import RunFiles
 
 MAX_OUTPUTS = 64
 MAX_OUTPUT_BYTES = 16 << 20
@@ -23,27 +24,21 @@ MAX_PROGRAM_BYTES = 64 << 20
 OUTPUTS = "outputs"
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """Where a run's files are on this host. Made by `prepare`."""
+class RunFolders:
+    """See `ports.Folders`: one folder a run below `runs_dir`."""
 
-    root: Path
+    def __init__(self, runs_dir: Path, artifacts: Artifacts) -> None:
+        self._runs_dir = runs_dir
+        self._artifacts = artifacts
 
-    @property
-    def program(self) -> Path:
-        return self.root / "program"
+    async def prepare(self, start: StartSandbox) -> RunFiles:
+        return await prepare(self._runs_dir / start.run_id, start, self._artifacts)
 
-    @property
-    def inputs(self) -> Path:
-        return self.root / "inputs"
+    async def collect(self, files: RunFiles) -> tuple[Artifact, ...]:
+        return await collect(files, self._artifacts)
 
-    @property
-    def work(self) -> Path:
-        return self.root / "work"
-
-    def remove(self) -> None:
-        """The run is over and its outputs are carried out. What can't be removed stays; it harms nobody."""
-        shutil.rmtree(self.root, ignore_errors=True)
+    async def remove(self, files: RunFiles) -> None:
+        await to_thread(shutil.rmtree, files.root, ignore_errors=True)
 
 
 async def prepare(directory: Path, start: StartSandbox, artifacts: Artifacts) -> RunFiles:
