@@ -19,8 +19,6 @@ import pytest
 from quarterdeck.testkit.eventually import eventually
 from tests.e2e.conftest import CommandLine
 
-pytestmark = pytest.mark.slow
-
 
 async def test_it_completes_and_leaves_nothing_running(quarterdeck: CommandLine) -> None:
     """One command, exit code 0: completed, approved by command, verified, the report there."""

@@ -8,11 +8,9 @@ import signal
 from pathlib import Path
 
 import nats
-import pytest
 
 from tests.e2e.conftest import ROOT, CommandLine
 
-pytestmark = pytest.mark.slow
 README = (ROOT / "README.md").read_text()
 
 
