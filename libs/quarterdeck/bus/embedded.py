@@ -13,12 +13,16 @@ from pathlib import Path
 
 import httpx
 import nkeys
+import structlog
 
+from quarterdeck.bus.health import write_error
 from quarterdeck.kernel.errors import SetupProblem, Unavailable
 
 READY_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 10.0
+SPACE_TO_RESTART_BYTES = 64 << 20
 _PR_SET_PDEATHSIG = 1
+log = structlog.get_logger("quarterdeck.bus")
 
 CONFIG = """# Written by `quarterdeck up` at every start.
 server_name: quarterdeck
@@ -35,7 +39,7 @@ jetstream {{
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class EmbeddedServer:
     """A running server. Ends with its parent, even when that is killed."""
 
@@ -43,6 +47,9 @@ class EmbeddedServer:
     url: str
     monitor_url: str
     nkey: Path | None
+    config: Path
+    log: Path
+    _restarting: bool = False
 
     @classmethod
     async def start(
@@ -66,23 +73,46 @@ class EmbeddedServer:
                 monitor_port=monitor_port,
                 pid_file=_quoted(directory / "nats.pid"),
                 store_dir=_quoted(directory / "store"),
-                authorization=_authorization(nkey),
+                authorization=authorization(nkey),
             )
         )
         log = log or directory / "nats.log"
-        with log.open("ab") as out:
-            process = await asyncio.create_subprocess_exec(
-                binary(),
-                "-c",
-                str(config),
-                stdout=out,
-                stderr=out,
-                preexec_fn=_die_with_parent,
-                start_new_session=True,
-            )
-        server = cls(process, f"nats://127.0.0.1:{port}", f"http://127.0.0.1:{monitor_port}", nkey)
-        await server._ready(log)
+        url, monitor_url = f"nats://127.0.0.1:{port}", f"http://127.0.0.1:{monitor_port}"
+        server = cls(await _launch(config, log), url, monitor_url, nkey, config, log)
+        await server._ready()
         return server
+
+    async def restart(self) -> None:
+        """Stop it and start it again over the same store, at the same port. Raises Unavailable."""
+        self._restarting = True
+        try:
+            await self.stop()
+            self.process = await _launch(self.config, self.log)
+            await self._ready()
+        finally:
+            self._restarting = False
+
+    async def ended(self) -> int | None:
+        """Return its exit code once it has ended without being restarted."""
+        while True:
+            process = self.process
+            await process.wait()
+            if process is self.process and not self._restarting:
+                return process.returncode
+            await asyncio.sleep(0.05)
+
+    async def keep_writable(self, *, every_s: float = 5.0) -> None:
+        """For ever: restart it when a full disk made it stop writing and there is space again.
+
+        By itself it would take nothing more, without a word (see bus/health). Raises Unavailable when it does
+        not come back.
+        """
+        while True:
+            await asyncio.sleep(every_s)
+            error = await write_error(self.monitor_url)
+            if error and shutil.disk_usage(self.config.parent).free >= SPACE_TO_RESTART_BYTES:
+                log.warning("nats-server had stopped writing: it is restarted", error=error)
+                await self.restart()
 
     async def stop(self) -> None:
         if self.process.returncode is None:
@@ -94,7 +124,7 @@ class EmbeddedServer:
                 self.process.kill()
                 await self.process.wait()
 
-    async def _ready(self, log: Path) -> None:
+    async def _ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
         async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
             while asyncio.get_running_loop().time() < deadline:
@@ -106,7 +136,22 @@ class EmbeddedServer:
                 await asyncio.sleep(0.02)
         await self.stop()
         raise Unavailable(
-            f"nats-server did not start: {_last_words(log)}", code="QD-BUS-009", hint=f"see {log}"
+            f"nats-server did not start: {_last_words(self.log)}",
+            code="QD-BUS-009",
+            hint=f"see {self.log}",
+        )
+
+
+async def _launch(config: Path, log: Path) -> asyncio.subprocess.Process:
+    with log.open("ab") as out:
+        return await asyncio.create_subprocess_exec(
+            binary(),
+            "-c",
+            str(config),
+            stdout=out,
+            stderr=out,
+            preexec_fn=_die_with_parent,
+            start_new_session=True,
         )
 
 
@@ -160,7 +205,8 @@ def make_nkey(path: Path) -> None:
         file.write(seed)
 
 
-def _authorization(nkey: Path | None) -> str:
+def authorization(nkey: Path | None) -> str:
+    """Server configuration that lets in the bearer of the seed `nkey` alone; None: everybody."""
     if nkey is None:
         return ""
     public = nkeys.from_seed(bytearray(nkey.read_bytes().strip())).public_key.decode()
