@@ -190,7 +190,10 @@ class Wire:
             reply = await self.connection.request(subject, content, headers=headers, timeout=ANSWER_TIMEOUT_S)
             ack = msgspec.json.decode(reply.data)
         except (NatsError, TimeoutError, OSError, msgspec.DecodeError) as error:
-            raise Unavailable(f"{subject} was not acknowledged: {error or type(error).__name__}") from None
+            raise Unavailable(
+                f"{subject} was not acknowledged: {error or type(error).__name__}",
+                hint="is there space on the disk of the data directory? `quarterdeck doctor` looks",
+            ) from None
         if "error" in ack:
             raise Unavailable(f"{subject} was not taken: {ack['error']['description']}", code="QD-BUS-006")
 

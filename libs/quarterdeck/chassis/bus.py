@@ -60,7 +60,7 @@ class Bus:
             connection=connection,
             broker=_broker(name, settings),
             wire=Wire(connection, actor=f"service:{name}", clock=clock, ids=ids, tracing=tracing),
-            store=JetStreamStore(connection, ids.new()),
+            store=JetStreamStore(connection, ids.new(), monitor_url=settings.nats_monitor_url),
             artifacts=Artifacts(connection),
             clock=clock,
             ids=ids,

@@ -151,7 +151,7 @@ class Consumer:
         beating = asyncio.create_task(_beat(message))
         try:
             if delivered > MAX_DELIVER:  # its handler took the process with it, or the burial failed
-                raise ContractViolation(f"delivered {delivered} times", code="QD-BUS-010")
+                raise ContractViolation(f"delivered {delivered} times", code="QD-BUS-012")
             await work()
             await message.ack()
         except ContractViolation as error:

@@ -1,5 +1,6 @@
 """A whole Quarterdeck in this process: nats-server, the services, and the file that says where they are."""
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -46,6 +47,7 @@ async def instance(
             data.nats, port=nats_port, nkey=data.bus_key, log=data.logs / "nats.log"
         )
         running: list[Any] = []
+        keeping = asyncio.create_task(server.keep_writable())
         try:
             gateway_port = gateway_port or free_port()
             running = await fleet.start(
@@ -70,4 +72,6 @@ async def instance(
         finally:
             data.clear_runtime()
             await fleet.stop(running)
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
             await server.stop()

@@ -45,7 +45,7 @@ async def up(
 
 async def _until_stopped(stop: asyncio.Event, here: Instance) -> None:
     """Ends when told to, or with Unavailable (QD-BUS-010) when nats-server has gone from under us."""
-    ended = asyncio.create_task(here.server.process.wait())
+    ended = asyncio.create_task(here.server.ended())
     told = asyncio.create_task(stop.wait())
     await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
     for task in (ended, told):

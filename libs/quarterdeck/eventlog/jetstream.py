@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import api
+from quarterdeck.bus.health import cannot_write, write_error
 from quarterdeck.contracts.envelope import Recorded, body, headers, read_event
 from quarterdeck.eventlog.store import MAX_BATCH, Append, Family
 from quarterdeck.kernel.errors import Unavailable, VersionConflict
@@ -21,24 +22,42 @@ FENCE = "Nats-Expected-Last-Subject-Sequence"
 STALE_FENCE = 10071
 DUPLICATE_IN_BATCH = 10201
 NO_MESSAGE = 10037
-NO_SPACE = {10023, 10047, 10077, 10122}
-"""Insufficient resources, insufficient storage, maximum bytes, no space on the store's device."""
+INCOMPLETE_BATCH = 10176
+NO_SPACE = {10023, 10047, 10077, 10122, INCOMPLETE_BATCH}
+"""Insufficient resources, insufficient storage, maximum bytes, no space on the store's device; twice
+incomplete: the batch could not be staged."""
 
 
 class JetStreamStore:
     """Talks to one stream over a connection that it does not own."""
 
-    def __init__(self, connection: Nats, ids_prefix: str, *, stream: str = STREAM) -> None:
+    def __init__(
+        self, connection: Nats, ids_prefix: str, *, stream: str = STREAM, monitor_url: str | None = None
+    ) -> None:
+        """`monitor_url`: where the server says why it is silent."""
         self._connection = connection
         self._stream = stream
         self._prefix = ids_prefix
         """Makes batch ids unique among processes."""
         self._batches = 0
+        self._monitor_url = monitor_url
+        self._silent = False
+        """The last append was not acknowledged: ask why before the next waits as long."""
 
     async def append(self, batch: Sequence[Append]) -> int:
+        assert len({append.family for append in batch}) == len(batch), "a family twice in one append"
         messages = [message for append in batch for message in _messages(append)]
         assert 0 < len(messages) <= MAX_BATCH
-        assert len({append.family for append in batch}) == len(batch), "a family twice in one append"
+        if self._silent:
+            await self._ask_why()
+        ack = await self._publish(messages)
+        if (ack.get("error") or {}).get("err_code") == INCOMPLETE_BATCH:
+            # Of an incomplete batch nothing is kept. The server restarted in the middle, or can't stage it.
+            ack = await self._publish(messages)
+        _check(ack)
+        return int(ack["seq"]) - len(messages) + 1
+
+    async def _publish(self, messages: Sequence[tuple[str, dict[str, str], bytes]]) -> dict[str, Any]:
         if len(messages) > 1:
             self._batches += 1
             for number, (_, stamps, _) in enumerate(messages, 1):
@@ -51,12 +70,18 @@ class JetStreamStore:
             subject, stamps, content = messages[-1]
             reply = await self._connection.request(subject, content, headers=stamps, timeout=ACK_TIMEOUT_S)
         except (NatsError, TimeoutError, OSError) as error:
+            self._silent = True
+            await self._ask_why()
             raise Unavailable(
                 f"the event log did not acknowledge: {error or type(error).__name__}", code="QD-LOG-002"
             ) from None
-        ack = json.loads(reply.data)
-        _check(ack)
-        return int(ack["seq"]) - len(messages) + 1
+        ack: dict[str, Any] = json.loads(reply.data)
+        return ack
+
+    async def _ask_why(self) -> None:
+        if error := await write_error(self._monitor_url):
+            raise cannot_write(error)
+        self._silent = False
 
     async def load(self, family: Family, after: int = 0) -> list[Recorded]:
         events: list[Recorded] = []
@@ -127,12 +152,7 @@ def _check(ack: dict[str, Any]) -> None:
     if error is None or error.get("err_code") in (STALE_FENCE, DUPLICATE_IN_BATCH):
         raise VersionConflict(str((error or {}).get("description", "already written")))
     if error.get("err_code") in NO_SPACE or "space" in str(error.get("description", "")):
-        raise Unavailable(
-            f"the event log can't write: {error['description']}",
-            code="QD-LOG-003",
-            hint="free space on the disk of the data directory; nothing that was acknowledged is lost",
-            retry_after_ms=5_000,
-        )
+        raise cannot_write(error["description"])
     raise Unavailable(f"the event log refused the write: {error['description']}", code="QD-LOG-004")
 
 
