@@ -31,7 +31,7 @@ from quarterdeck.contracts.approval import (
 from quarterdeck.contracts.budget import ShowBudget
 from quarterdeck.contracts.envelope import Recorded
 from quarterdeck.contracts.eval import MetricsRecorded
-from quarterdeck.contracts.journal import VerifyJournal, VerifyReply
+from quarterdeck.contracts.journal import ReadView, VerifyJournal, VerifyReply
 from quarterdeck.contracts.mission import Artifact, SubmitMission
 from quarterdeck.contracts.vault import PutSecret
 from quarterdeck.kernel.errors import QuarterdeckError, Refused, SetupProblem
@@ -94,6 +94,7 @@ async def run(
             client = await running.enter_async_context(_bus(invocation))
             desk = await running.enter_async_context(report_desk(example, invocation.home.path / "desk"))
             await _declare(client, example, desk)
+            await _tell_of_earlier(invocation, client)
             if model is not None:
                 await _provider_key(client, model)
             sha256 = await client.artifacts.put(content)
@@ -250,6 +251,17 @@ async def _provider_key(client: Client, model: str) -> None:
     key = os.environ.pop(name, "") if name else ""
     if key:
         await client.ask(PutSecret(name=f"provider-{provider}", value=key, scope="workspace", hosts=(host,)))
+
+
+async def _tell_of_earlier(invocation: Invocation, client: Client) -> None:
+    """Missions that an earlier run left in the middle go on while this one runs: say so, and how they end."""
+    missions = await client.ask(ReadView(view="missions"))
+    for row in missions.rows:
+        if row["status"] in ("running", "waiting", "cancelling"):
+            invocation.note(
+                f"mission {row['mission_id']} of an earlier run goes on; `quarterdeck up` lets it end, "
+                f"`quarterdeck mission cancel {row['mission_id']}` ends it"
+            )
 
 
 async def _save(client: Client, story: Story, directory: Path) -> list[Path]:
