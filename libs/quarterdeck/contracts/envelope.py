@@ -4,6 +4,7 @@ Source: CloudEvents NATS protocol binding, v1.0.2. Extensions: correlationid (th
 message that caused this one), actor, and W3C traceparent.
 """
 
+import re
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
@@ -16,6 +17,7 @@ from quarterdeck.kernel.time import from_rfc3339, rfc3339
 SCHEMA_ROOT = "urn:quarterdeck:schema:"
 MAX_ACTOR = 200
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_ALL_PLAIN = re.compile(r"[!#$&-~]*")
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +85,11 @@ def headers(recorded: Recorded) -> dict[str, str]:
 def as_headers(attributes: Mapping[str, str]) -> dict[str, str]:
     """Attributes as header values: empty ones left out, all but visible ASCII percent-encoded, as the binding
     asks (HTTP binding, 3.1.3.2). A line break in an actor's name can't become a header of its own."""
-    return {name: quote(text, safe=_PLAIN) for name, text in attributes.items() if text}
+    return {
+        name: text if _ALL_PLAIN.fullmatch(text) else quote(text, safe=_PLAIN)
+        for name, text in attributes.items()
+        if text
+    }
 
 
 def request_meta(present: Mapping[str, str], *, otherwise_id: str, at_ms: int) -> Meta:
