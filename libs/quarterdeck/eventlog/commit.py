@@ -9,6 +9,7 @@ all the same is then recognised by its id (INV-4).
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -29,6 +30,8 @@ CONFLICT_ATTEMPTS = 8
 UNKNOWN_ATTEMPTS = 2
 """A write of unknown outcome is looked for and decided anew once: each try may take the store's time-out."""
 NO_SPACE = "QD-LOG-003"
+WORKSPACES_EVERY_S = 30.0
+"""The server lists every subject for it, and a service's timers ask each second."""
 LOOKS = 3
 """How often own writes may cross a look before it counts as somebody else's."""
 FAMILIES_KEPT = 1_000
@@ -53,6 +56,8 @@ class EventLog(Generic[S]):
         self._families: OrderedDict[str, Live[S]] = OrderedDict()
         self._reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writer: Writer[S] = Writer(store, observe)
+        self._workspaces: set[str] = set()
+        self._look_again_s = 0.0
 
     async def handle(self, command: Command) -> Reply | Rejected:
         """Decide the command, once whatever its repeats, and answer when everything it rests on is durable.
@@ -78,8 +83,14 @@ class EventLog(Generic[S]):
             del self._families[workspace]
 
     async def workspaces(self) -> list[str]:
-        """The workspaces this service has ever decided anything in."""
-        return [family.workspace for family in await self._store.families(self._decider.SERVICE)]
+        """The workspaces this service has ever decided anything in; those that another replica began lately
+        may be missing for WORKSPACES_EVERY_S. Raises Unavailable."""
+        if time.monotonic() >= self._look_again_s:
+            families = await self._store.families(self._decider.SERVICE)
+            self._workspaces.update(family.workspace for family in families)
+            self._look_again_s = time.monotonic() + WORKSPACES_EVERY_S
+        self._workspaces.update(name for name, family in self._families.items() if family.version)
+        return sorted(self._workspaces)
 
     async def close(self) -> None:
         """Wait until what is queued is written or refused."""

@@ -1,23 +1,19 @@
 """The store on JetStream: fences by `Nats-Expected-Last-Subject-Sequence`, batches as of NATS ADR-50."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from nats.aio.client import Client as Nats
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import api
 from quarterdeck.bus.health import cannot_write, write_error
 from quarterdeck.contracts.envelope import Recorded, body, headers, read_event
 from quarterdeck.eventlog.store import MAX_BATCH, Append, Family
+from quarterdeck.eventlog.stored import ACK_TIMEOUT_S, STREAM, pages
 from quarterdeck.kernel.errors import Unavailable, VersionConflict
 
-STREAM = "EVENTS"
-ACK_TIMEOUT_S = 5.0
-PAGE = 500
 FENCE = "Nats-Expected-Last-Subject-Sequence"
 STALE_FENCE = 10071
 DUPLICATE_IN_BATCH = 10201
@@ -84,13 +80,13 @@ class JetStreamStore:
         self._silent = False
 
     async def load(self, family: Family, after: int = 0) -> list[Recorded]:
+        """Raises ContractViolation for an event of no known kind: a decider must not pass over a fact."""
         events: list[Recorded] = []
-        while True:
-            page, more = await self._page(family.filter, after + 1)
-            events += page
-            if not more:
-                return events
-            after = events[-1].sequence
+        async for page in pages(
+            self._connection, start=after + 1, subject=family.filter, stream=self._stream
+        ):
+            events += [read_event(s.sequence, s.subject, s.headers, s.body) for s in page]
+        return events
 
     async def moved_on(self, family: Family, version: int) -> bool:
         """Asks the stream's leader; a direct get might be answered by a follower that is behind."""
@@ -112,24 +108,6 @@ class JetStreamStore:
             offset += len(subjects)
             if not subjects or offset >= int(reply.get("total", 0)):
                 return [Family(service, workspace) for workspace in sorted(found)]
-
-    async def _page(self, subject_filter: str, start: int) -> tuple[list[Recorded], bool]:
-        """Up to PAGE events by one batched direct get, which needs no consumer (NATS ADR-31)."""
-        queue: asyncio.Queue[Msg] = asyncio.Queue()
-        subscription = await self._connection.subscribe(self._connection.new_inbox(), cb=queue.put)
-        try:
-            request = {"seq": start, "next_by_subj": subject_filter, "batch": PAGE}
-            await self._connection.publish(
-                f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(request).encode(), reply=subscription.subject
-            )
-            return await asyncio.wait_for(_collect(queue), ACK_TIMEOUT_S)
-        except (NatsError, TimeoutError, OSError) as error:
-            raise Unavailable(
-                f"the event log did not answer: {error or type(error).__name__}", code="QD-LOG-002"
-            ) from None
-        finally:
-            if self._connection.is_connected:
-                await subscription.unsubscribe()
 
 
 def _messages(append: Append) -> list[tuple[str, dict[str, str], bytes]]:
@@ -154,18 +132,3 @@ def _check(ack: dict[str, Any]) -> None:
     if error.get("err_code") in NO_SPACE or "space" in str(error.get("description", "")):
         raise cannot_write(error["description"])
     raise Unavailable(f"the event log refused the write: {error['description']}", code="QD-LOG-004")
-
-
-async def _collect(queue: asyncio.Queue[Msg]) -> tuple[list[Recorded], bool]:
-    events: list[Recorded] = []
-    while True:
-        message = await queue.get()
-        stamps = message.headers or {}
-        status = stamps.get("Status")
-        if status == "404":
-            return events, False
-        if status == "204":
-            return events, int(stamps.get("Nats-Num-Pending", "0")) > 0
-        if status is not None:
-            raise Unavailable(f"direct get: {status} {stamps.get('Description', '')}", code="QD-LOG-002")
-        events.append(read_event(int(stamps["Nats-Sequence"]), stamps["Nats-Subject"], stamps, message.data))

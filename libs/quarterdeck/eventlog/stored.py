@@ -10,10 +10,11 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import api
-from quarterdeck.eventlog.jetstream import ACK_TIMEOUT_S, STREAM
 from quarterdeck.kernel.errors import Unavailable
 from quarterdeck.kernel.merkle import leaf_hash
 
+STREAM = "EVENTS"
+ACK_TIMEOUT_S = 5.0
 PAGE = 500
 PAGE_BYTES = 16 << 20
 NO_STREAM = 10059

@@ -12,8 +12,7 @@ from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import api
 from quarterdeck.eventlog import stored
-from quarterdeck.eventlog.jetstream import STREAM
-from quarterdeck.eventlog.stored import Stored
+from quarterdeck.eventlog.stored import STREAM, Stored
 from quarterdeck.kernel.errors import QuarterdeckError, Unavailable
 
 PULL = 500

@@ -344,11 +344,15 @@ async def test_close_waits_for_the_last_write() -> None:
 
 async def test_workspaces_are_those_with_events() -> None:
     """A workspace that was only asked about is none."""
-    log = log_on(MemoryStore())
+    store = MemoryStore()
+    log = log_on(store)
     await log.handle(add("c1", workspace="b"))
     await log.handle(add("c2", workspace="a"))
     await log.state("nobody")
     assert await log.workspaces() == ["a", "b"]
+    await log.handle(add("c3", workspace="c"))
+    assert await log.workspaces() == ["a", "b", "c"], "its own it knows at once"
+    assert await log_on(store).workspaces() == ["a", "b", "c"], "and a new process reads them"
 
 
 async def test_events_carry_their_command() -> None:
