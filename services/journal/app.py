@@ -60,6 +60,6 @@ async def build(settings: Settings, bus: Bus | None = None) -> Service:
     service.answers(VerifyJournal, handlers.verify)
     service.answers(TakeCheckpoint, handlers.checkpoint)
     service.looks(settings.journal_checkpoint_every_s, checkpointer.look)
+    service.runs(stop=model.close)  # stopped in reverse: after the projector that writes to it
     service.runs(start=projector.start, stop=projector.stop)
-    service.runs(stop=model.close)
     return service

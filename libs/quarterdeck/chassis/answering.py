@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from quarterdeck.bus.connection import api
+from quarterdeck.bus.ending import end
 from quarterdeck.bus.wire import (
     MAX_MESSAGE_BYTES,
     REPLY_TO,
@@ -86,9 +87,7 @@ class AskServer:
 
     async def stop(self) -> None:
         """Take no more; finish what was taken, for 5 s at most."""
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await end(*self._loops)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
 

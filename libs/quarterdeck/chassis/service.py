@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from quarterdeck.bus.ending import end
 from quarterdeck.chassis.answering import AskHandler, AskServer
 from quarterdeck.chassis.bus import Bus
 from quarterdeck.chassis.consume import CommandHandler, Consumer, EventHandler, Undecodable
@@ -58,9 +59,7 @@ class Service:
         self._tasks = [asyncio.create_task(self._look(*timer)) for timer in self._timers]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         await self._asks.stop()
         await self.bus.broker.stop()
         for hook in self._stopping:

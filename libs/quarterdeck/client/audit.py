@@ -64,9 +64,8 @@ def _open(heads: Heads, verifier: Verifier) -> tuple[list[Checkpoint], list[Find
     signed: dict[tuple[int, bytes], Checkpoint] = {}
     findings = []
     places = [(f"line {number} of checkpoints.log", note) for number, note in enumerate(heads.file, 1)]
-    places += [
-        ("an entry of the bucket CHECKPOINTS", note) for note in heads.bucket if note not in heads.file
-    ]
+    in_file = set(heads.file)
+    places += [("an entry of the bucket CHECKPOINTS", note) for note in heads.bucket if note not in in_file]
     for place, note in places:
         try:
             head = read_checkpoint(verifier.open(note))
@@ -82,15 +81,16 @@ def _open(heads: Heads, verifier: Verifier) -> tuple[list[Checkpoint], list[Find
 
 def _kept_twice(heads: Heads) -> Iterable[Finding]:
     """A note is put into the file, then into the bucket: only the file's last may be missing there."""
+    in_file, in_bucket = set(heads.file), set(heads.bucket)
     for note in heads.bucket:
-        if note not in heads.file:
+        if note not in in_file:
             size = _claimed_size(note)
             message = (
                 f"the head over {size} events is in the bucket but not in checkpoints.log, which was cut"
             )
             yield Finding(kind="checkpoint", sequence=size, message=message)
     for note in heads.file_before[:-1]:
-        if note not in heads.bucket:
+        if note not in in_bucket:
             size = _claimed_size(note)
             message = f"the head over {size} events is in checkpoints.log but not in the bucket CHECKPOINTS"
             yield Finding(kind="checkpoint", sequence=size, message=message)

@@ -22,7 +22,7 @@ def signer(keys_dir: Path, origin: str, *, may_make: bool) -> Signer:
             raise SetupProblem(
                 f"the journal's key {path} is gone, but there are heads that it signed",
                 code="QD-JRN-006",
-                hint="restore the key; or move checkpoints.log away to begin a new chain of heads",
+                hint="restore the key; or, to begin anew, move checkpoints.log away and delete the bucket",
             )
         keys_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(path, Signer(origin, os.urandom(KEY_BYTES)).encode())

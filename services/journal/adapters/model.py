@@ -1,16 +1,18 @@
 """The read models in a SQL database: SQLite in one file, through SQLAlchemy Core."""
 
+import asyncio
 import contextlib
+import functools
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, RowMapping, bindparam, delete, event, insert, inspect, select, update
-from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from quarterdeck.kernel.errors import Unavailable
@@ -23,9 +25,27 @@ from services.journal.ports import EntryFilter, Position, Rows, Written
 
 log = structlog.get_logger("quarterdeck.journal")
 R = TypeVar("R", bound=Row)
+T = TypeVar("T")
+P = ParamSpec("P")
 ROWS_KEPT = 10_000
 """Rows in memory between transactions; the only writer needs no look into the database for them."""
 OLDEST_FIRST = ("runs", "steps")
+
+
+def _to_its_end(
+    method: Callable[Concatenate["SqlModel", P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["SqlModel", P], Coroutine[Any, Any, T]]:
+    """A caller that is cancelled leaves at once; the work on the database goes on to its end, and `close`
+    waits for it. A connection that was dropped in the middle would stay open."""
+
+    @functools.wraps(method)
+    async def run(model: "SqlModel", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        work = asyncio.create_task(method(model, *args, **kwargs))
+        model.at_work.add(work)
+        work.add_done_callback(model.at_work.discard)
+        return await asyncio.shield(work)
+
+    return run
 
 
 class SqlModel:
@@ -34,6 +54,7 @@ class SqlModel:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._cache: OrderedDict[tuple[str, ...], Row] = OrderedDict()
+        self.at_work: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def open(cls, path: Path) -> "SqlModel":
@@ -43,14 +64,15 @@ class SqlModel:
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         engine = _engine(path)
-        try:
-            found = await _schema(engine)
-        except DatabaseError as error:
-            # The stream has it all: what is lost with this file is only the time to read it again.
-            log.error(
-                "journal: the read models are damaged and are made anew", path=str(path), error=str(error)
-            )
-            found = None
+        async with _usable():
+            try:
+                found = await _schema(engine)
+            except DatabaseError as error:
+                if isinstance(error, OperationalError):
+                    raise  # locked, unreadable, no space: that heals, and its rows are still good
+                # The stream has it all: what is lost with the file is only the time to read it again.
+                log.error("journal: damaged read models are made anew", path=str(path), error=str(error))
+                found = None
         if found not in (None, SCHEMA):
             log.info("journal: the read models are of another version and are made anew", found=found)
         if found != SCHEMA:
@@ -62,14 +84,17 @@ class SqlModel:
         return cls(engine)
 
     async def close(self) -> None:
+        await asyncio.gather(*self.at_work, return_exceptions=True)
         await self._engine.dispose()
 
+    @_to_its_end
     async def position(self) -> Position:
         async with self._reading() as connection:
             row = (await connection.execute(select(POSITION))).one()
         hashes = [row.frontier[at : at + HASH_BYTES] for at in range(0, len(row.frontier), HASH_BYTES)]
         return Position(Frontier(row.sequence, tuple(hashes)))
 
+    @_to_its_end
     async def write(self, work: Callable[[Rows], Written]) -> Position:
         def run(connection: Connection) -> tuple[_Rows, Position]:
             rows = _Rows(connection, self._cache)
@@ -86,6 +111,7 @@ class SqlModel:
             self._cache.popitem(last=False)
         return position
 
+    @_to_its_end
     async def entries(self, wanted: EntryFilter) -> list[EntryRow]:
         query = select(ENTRIES).where(*_conditions(wanted)).limit(wanted.limit)
         query = query.order_by(ENTRIES.c.sequence.desc() if wanted.newest_first else ENTRIES.c.sequence)
@@ -93,6 +119,7 @@ class SqlModel:
             rows = (await connection.execute(query)).mappings().all()
         return [msgspec.convert(_plain(row, EntryRow), EntryRow) for row in rows]
 
+    @_to_its_end
     async def view(
         self, name: str, workspace: str, *, mission_id: str | None, status: str | None, limit: int
     ) -> list[dict[str, Any]]:
@@ -107,12 +134,14 @@ class SqlModel:
         async with self._reading() as connection:
             return [_plain(row, VIEWS[name]) for row in (await connection.execute(query)).mappings()]
 
+    @_to_its_end
     async def leaves(self, start: int, end: int) -> list[bytes]:
         query = select(ENTRIES.c.leaf_hash).where(ENTRIES.c.sequence.between(start, end))
         async with self._reading() as connection:
             hashes = (await connection.execute(query.order_by(ENTRIES.c.sequence))).scalars()
             return [bytes.fromhex(leaf) for leaf in hashes]
 
+    @_to_its_end
     async def fingerprint(self) -> str:
         """SHA-256 over every row of every table: two models with the same one are the same."""
         digest = hashlib.sha256()

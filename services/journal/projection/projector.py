@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 
+from quarterdeck.bus.ending import end
 from quarterdeck.eventlog.stored import Stored
 from quarterdeck.kernel.errors import QuarterdeckError, Unavailable
 from services.journal.ports import HistoryDiffers, Position, ReadModel, Rows, Stream, Tail, Written
@@ -62,8 +63,7 @@ class Projector:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     async def reached(self, sequence: int) -> Position:
         """Wait until the models hold the event at `sequence`.
