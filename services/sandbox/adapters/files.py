@@ -10,7 +10,7 @@ import shutil
 import stat
 import tarfile
 from asyncio import to_thread
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from quarterdeck.bus.artifacts import Artifacts
 from quarterdeck.contracts.mission import Artifact
@@ -56,7 +56,10 @@ async def prepare(directory: Path, start: StartSandbox, artifacts: Artifacts) ->
 
 
 def unpack(content: bytes, target: Path) -> None:
-    """Plain files and folders of a tar, nothing that points elsewhere. Raises SetupProblem (QD-ART-004)."""
+    """The plain files and folders of a tar, in `target`. Raises SetupProblem (QD-ART-004) for anything else.
+
+    Not `extractall(filter="data")`: Pythons before 3.11.4 have no filters, and a program needs no more than this.
+    """
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             members = archive.getmembers()
@@ -64,9 +67,31 @@ def unpack(content: bytes, target: Path) -> None:
                 raise SetupProblem(
                     f"the program unpacks to more than {MAX_PROGRAM_BYTES:,} bytes", code="QD-ART-004"
                 )
-            archive.extractall(target, members, filter="data")
+            for member in members:
+                _unpack_member(archive, member, target)
     except (tarfile.TarError, OSError) as error:
         raise SetupProblem(f"the program can't be unpacked: {error}", code="QD-ART-004") from None
+
+
+def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
+        raise SetupProblem(
+            f"the program holds {member.name[:80]!r}, which is no plain file below its folder",
+            code="QD-ART-004",
+            hint="pack it with `quarterdeck apply`",
+        )
+    path = target / name
+    if member.isdir():
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    packed = archive.extractfile(member)
+    assert packed is not None
+    # Exclusive: a second member of the same name would write through what the first one put there.
+    with path.open("xb") as file:
+        shutil.copyfileobj(packed, file)
+    path.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
 async def collect(files: RunFiles, artifacts: Artifacts) -> tuple[Artifact, ...]:

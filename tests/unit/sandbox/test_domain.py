@@ -141,22 +141,47 @@ async def test_an_outputs_folder_that_is_a_link_is_not_followed(tmp_path: Path) 
     assert await collect(RunFiles(tmp_path / "run"), Shelf()) == ()  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["../escape", "/etc/escape"])
-def test_a_program_can_not_write_outside_its_folder(tmp_path: Path, name: str) -> None:
-    """A tar that points outside is refused (or kept inside), never followed."""
+def packed(*members: tuple[str, bytes, int]) -> bytes:
+    """A tar of (name, kind, size) members."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
-        member = tarfile.TarInfo(name)
-        member.size = 2
-        archive.addfile(member, io.BytesIO(b"hi"))
+        for name, kind, size in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.linkname, member.mode = kind, size, "/etc/passwd", 0o755
+            archive.addfile(member, io.BytesIO(bytes(size)))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("../escape", tarfile.REGTYPE, 2),
+        ("/tmp/escape-of-a-program", tarfile.REGTYPE, 2),
+        ("a/../../escape", tarfile.REGTYPE, 2),
+        ("link", tarfile.SYMTYPE, 0),
+        ("link", tarfile.LNKTYPE, 0),
+        ("pipe", tarfile.FIFOTYPE, 0),
+        ("device", tarfile.CHRTYPE, 0),
+    ],
+)
+def test_a_program_is_plain_files_below_its_folder(tmp_path: Path, member: tuple[str, bytes, int]) -> None:
+    """A tar that points outside, or holds a link, a pipe or a device, is refused with a code."""
     target = tmp_path / "program"
     target.mkdir()
-    try:
-        unpack(content.getvalue(), target)
-    except SetupProblem as error:
-        assert error.code == "QD-ART-004"
-    assert not (tmp_path / "escape").exists()
-    assert not Path("/etc/escape").exists()
+    with pytest.raises(SetupProblem, match="QD-ART-004"):
+        unpack(packed(member), target)
+    assert list(tmp_path.iterdir()) == [target]
+    assert not Path("/tmp/escape-of-a-program").exists()
+
+
+def test_a_program_is_unpacked_as_it_was_packed(tmp_path: Path) -> None:
+    """Files in folders, and whether they may be run; the same name twice is refused."""
+    unpack(packed(("main.py", tarfile.REGTYPE, 5), ("lib/part.py", tarfile.REGTYPE, 7)), tmp_path)
+    assert (tmp_path / "main.py").stat().st_size == 5
+    assert (tmp_path / "lib" / "part.py").stat().st_size == 7
+    assert (tmp_path / "main.py").stat().st_mode & 0o777 == 0o755
+    with pytest.raises(SetupProblem, match="QD-ART-004"):
+        unpack(packed(("main.py", tarfile.REGTYPE, 5)), tmp_path)
 
 
 def test_what_is_not_a_tar_is_refused(tmp_path: Path) -> None:
