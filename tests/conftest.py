@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from quarterdeck.bus.embedded import EmbeddedServer
 from quarterdeck.testkit.bus import throwaway_server
 

@@ -75,7 +75,7 @@ class Handlers:
         return JudgedRequest(request=body, verdict=verdict)
 
     async def decide(self, command: Command) -> Reply | Rejected:
-        """One mission is one trace: what a person decides continues the mission's, not that of the command."""
+        """One mission is one trace: what a person decides continues the mission's, not the command's."""
         body = command.body
         assert isinstance(body, DecideApproval)
         known = (await self._log.state(command.workspace)).approvals.get(body.approval_id)

@@ -119,6 +119,20 @@ async def test_an_input_that_is_not_stored_is_refused(client: Client) -> None:
         await client.submit(SubmitMission(crew="ops", goal="x", inputs=(artifact,)))
 
 
+async def test_two_inputs_of_one_name_are_refused(client: Client) -> None:
+    """One would hide the other from the agent."""
+    sha256 = await client.artifacts.put(b"a,b\n1,2\n")
+    artifact = Artifact(name="a.csv", sha256=sha256, size_bytes=8)
+    with pytest.raises(Refused, match="QD-MIS-019"):
+        await client.submit(SubmitMission(crew="ops", goal="x", inputs=(artifact, artifact)))
+
+
+async def test_an_id_that_cannot_stand_in_a_subject_is_refused(client: Client) -> None:
+    """A request without an id of its own takes its message's, which any client may have chosen."""
+    with pytest.raises(Refused, match="QD-MIS-016"):
+        await client.wire.order("acme", SubmitMission(crew="ops", goal="x"), id="a.b")
+
+
 async def test_a_token_dies_with_its_run(client: Client) -> None:
     """INV-7: while the run lives its token names it; a forged one never does; after the run none does."""
     reply = await client.submit(SubmitMission(crew="ops", goal="x"))

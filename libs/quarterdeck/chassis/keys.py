@@ -13,14 +13,14 @@ from quarterdeck.kernel.errors import SetupProblem
 def signing_key(path: Path) -> Ed25519PrivateKey:
     """The Ed25519 key in `path` (32 raw bytes, mode 0600), made when missing; two makers get the same one.
 
-    Raises SetupProblem (QD-SET-010) when the file is there and isn't such a key.
+    Raises SetupProblem (QD-SET-011) when the file is there and isn't such a key.
     """
     content = secret_file(path, Ed25519PrivateKey.generate().private_bytes_raw())
     try:
         return Ed25519PrivateKey.from_private_bytes(content)
     except ValueError:
         raise SetupProblem(
-            f"{path} is not an Ed25519 key", code="QD-SET-010", hint="restore it from a backup"
+            f"{path} is not an Ed25519 key", code="QD-SET-011", hint="restore it from a backup"
         ) from None
 
 

@@ -72,7 +72,7 @@ async def decide_unattended(invocation: Invocation, asked: ApprovalRequested) ->
         said = output.decode(errors="replace").strip()
         raise Unavailable(
             f"`{shlex.join(command[1:])}` ended with {process.returncode}: {said}",
-            code="QD-CLI-021",
+            code="QD-CLI-008",
         )
 
 
@@ -123,5 +123,5 @@ async def _line() -> str:
         loop.remove_reader(descriptor)
     text = os.read(descriptor, 4096).decode(errors="replace")
     if not text:
-        raise Unavailable("standard input has ended before a decision", code="QD-CLI-022")
+        raise Unavailable("standard input has ended before a decision", code="QD-CLI-009")
     return text

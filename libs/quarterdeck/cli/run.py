@@ -81,7 +81,7 @@ async def run(
     if not (example / "workspace.yaml").is_file():
         raise SetupProblem(
             f"{example} is not here",
-            code="QD-CLI-020",
+            code="QD-CLI-005",
             hint="run this in the folder that the project was cloned to",
         )
     path = input_file or next(iter(sorted((example / "inputs").glob("*.csv"))))

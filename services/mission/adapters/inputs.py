@@ -15,7 +15,12 @@ class StoredInputs:
     async def look(self, inputs: tuple[Artifact, ...]) -> Problem | None:
         names = [artifact.name for artifact in inputs]
         if len(set(names)) != len(names):
-            return Problem(code="QD-MIS-008", reason="bad_input", message="two inputs have the same name")
+            return Problem(
+                code="QD-MIS-019",
+                reason="same_name",
+                message="two inputs have the same name",
+                hint="each is a file of its own in /inputs",
+            )
         for artifact in inputs:
             try:
                 content = await self._artifacts.get(artifact.sha256)

@@ -87,7 +87,7 @@ def _crew_problem(request: SubmitMission, crews: Mapping[str, Crew]) -> Problem 
         )
     if not crews[request.crew].agents:
         return Problem(
-            code="QD-MIS-005",
+            code="QD-MIS-018",
             reason="empty_crew",
             message=f"crew {request.crew!r} has no agent",
             hint="declare one",

@@ -64,5 +64,5 @@ def test_another_keys_grant_is_none_of_ours(tmp_path: Path) -> None:
 def test_a_broken_key_is_said(tmp_path: Path) -> None:
     """A key file that is no key stops the start with what to do."""
     (tmp_path / "key").write_bytes(b"short")
-    with pytest.raises(SetupProblem, match="QD-SET-010"):
+    with pytest.raises(SetupProblem, match="QD-SET-011"):
         GrantSeal(tmp_path / "key")

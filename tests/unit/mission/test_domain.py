@@ -125,7 +125,7 @@ def test_an_undeclared_workspace_is_unknown() -> None:
 def test_a_crew_without_agents_is_refused() -> None:
     """A crew that nobody is in can't be given work."""
     empty = msgspec.structs.replace(CREW, agents=())
-    given(domain).when(DeclareWorkspace(crews=(empty,))).story.when(submission()).refused("QD-MIS-005")
+    given(domain).when(DeclareWorkspace(crews=(empty,))).story.when(submission()).refused("QD-MIS-018")
 
 
 def test_an_unusable_input_is_refused_with_what_the_edge_found() -> None:

@@ -33,7 +33,7 @@ def host(tmp_path: Path) -> Path:
     (tmp_path / "usr/bin/plain").touch(0o644)
     (tmp_path / "opt/env/bin/python").symlink_to("python3")
     (tmp_path / "opt/env/bin/python3").symlink_to("/opt/python/bin/python3.11")
-    (tmp_path / "usr/bin/out").symlink_to("/home/secret-tool")
+    (tmp_path / "usr/bin/out").symlink_to("/srv/secret-tool")
     (tmp_path / "usr/bin/loop").symlink_to("loop")
     return tmp_path
 
@@ -60,7 +60,7 @@ def test_links_are_followed_as_inside(host: Path, root: Root) -> None:
 
 def test_what_is_not_inside_does_not_resolve(root: Root) -> None:
     """A link out of the bound directories, a link to itself, and the parent of nothing lead nowhere."""
-    for path in ("/usr/bin/out", "/usr/bin/loop", "/home/secret-tool", "/nowhere/../usr/bin/tool", "/"):
+    for path in ("/usr/bin/out", "/usr/bin/loop", "/srv/secret-tool", "/nowhere/../usr/bin/tool", "/"):
         assert runtime.resolve(root, path) is None
 
 
