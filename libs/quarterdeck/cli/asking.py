@@ -17,6 +17,7 @@ from quarterdeck.client import Client
 from quarterdeck.contracts.approval import ApprovalRequested, DecideApproval, Outcome
 from quarterdeck.kernel.errors import QuarterdeckError, Refused, Unavailable
 
+PROMPT = "[yellow]?[/] [bold]a[/]pprove · [bold]d[/]eny · [bold]s[/]how the arguments "
 COMMAND_TIMEOUT_S = 30.0
 SHOWN_CHARACTERS = 20_000
 
@@ -34,7 +35,7 @@ async def decide_in_terminal(invocation: Invocation, client: Client, asked: Appr
         Panel(about, title="a person is asked", title_align="left", border_style="yellow", padding=(0, 1))
     )
     while True:
-        err.print("[yellow]?[/] [bold]a[/]pprove · [bold]d[/]eny · [bold]s[/]how the arguments ", end="")
+        show_prompt(invocation)
         word = (await _line()).strip().lower()
         if word in ("s", "show"):
             await _show_arguments(invocation, client, asked)
@@ -42,6 +43,13 @@ async def decide_in_terminal(invocation: Invocation, client: Client, asked: Appr
             outcome: Outcome = "approved" if word.startswith("a") else "denied"
             if await _decide(invocation, client, asked, outcome):
                 return
+
+
+def show_prompt(invocation: Invocation) -> None:
+    """The question in one line; the cursor stays behind it."""
+    invocation.err.print(
+        "[yellow]?[/] [bold]a[/]pprove · [bold]d[/]eny · [bold]s[/]how the arguments ", end=""
+    )
 
 
 async def decide_unattended(invocation: Invocation, asked: ApprovalRequested) -> None:
@@ -63,7 +71,8 @@ async def decide_unattended(invocation: Invocation, asked: ApprovalRequested) ->
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
+        output, _ = await asyncio.wait_for(process.communicate(), PROMPT = "[yellow]?[/] [bold]a[/]pprove · [bold]d[/]eny · [bold]s[/]how the arguments "
+COMMAND_TIMEOUT_S)
     finally:
         if process.returncode is None:
             process.kill()

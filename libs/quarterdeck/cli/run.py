@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quarterdeck.cli.asking import decide_in_terminal, decide_unattended
+from quarterdeck.cli.asking import decide_in_terminal, decide_unattended, show_prompt
 from quarterdeck.cli.desk import Desk, report_desk
 from quarterdeck.cli.instance import instance
 from quarterdeck.cli.invocation import Invocation
@@ -147,7 +147,7 @@ async def _follow(
                 async for recorded in events:
                     story.add(recorded)
                     if not invocation.json:
-                        show_line(invocation.err, recorded, narrator)
+                        _show(invocation, recorded, narrator, asking=attended and _open(deciding))
                     _see_to_approval(invocation, client, recorded, deciding, attended)
                     if story.status == "refused":
                         return
@@ -165,6 +165,19 @@ async def _follow(
         for task in deciding.values():
             task.cancel()
         await asyncio.gather(*deciding.values(), return_exceptions=True)
+
+
+def _open(deciding: dict[str, asyncio.Task[None]]) -> bool:
+    return any(not task.done() for task in deciding.values())
+
+
+def _show(invocation: Invocation, recorded: Recorded, narrator: Narrator, *, asking: bool) -> None:
+    """A line for an event. A question that stands on the screen is repeated below it."""
+    if asking:
+        invocation.err.print()
+    show_line(invocation.err, recorded, narrator)
+    if asking and not isinstance(recorded.event, ApprovalDecided | ApprovalExpired | ApprovalCancelled):
+        show_prompt(invocation)
 
 
 def _see_to_approval(

@@ -1,5 +1,8 @@
 """What a person sees of a mission: a line an event while it runs, and the whole at its end."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 from rich import box
@@ -202,15 +205,24 @@ def _journal(verified: VerifyReply) -> Text:
     return Text("NOT INTACT: " + "; ".join(f.message for f in verified.findings[:3]), "bold red")
 
 
+def called() -> str:
+    """How this command is called here: by its name where that finds it, else by its path from here."""
+    own = Path(sys.argv[0]).resolve()
+    found = shutil.which("quarterdeck")
+    if found is not None and Path(found).resolve() == own:
+        return "quarterdeck"
+    return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
+
+
 def _next(console: Console, story: Story, data_dir: Path) -> None:
     if story.accepted is None:
         return
     mission_id = story.accepted.mission_id
-    where = "" if data_dir == Path(".quarterdeck") else f"--data-dir {data_dir} "
+    where = f"{called()} " + ("" if data_dir == Path(".quarterdeck") else f"--data-dir {data_dir} ")
     console.print(
         Text.assemble(
-            ("look further  ", "dim"), f"quarterdeck {where}journal show {mission_id}\n",
-            ("              ", "dim"), f"quarterdeck {where}eval diff {mission_id}",
+            ("look further  ", "dim"), f"{where}journal show {mission_id}\n",
+            ("              ", "dim"), f"{where}eval diff {mission_id}",
         ),
         soft_wrap=True,
     )  # fmt: skip

@@ -58,7 +58,7 @@ async def prepare(directory: Path, start: StartSandbox, artifacts: Artifacts) ->
 def unpack(content: bytes, target: Path) -> None:
     """The plain files and folders of a tar, in `target`. Raises SetupProblem (QD-ART-004) for anything else.
 
-    Not `extractall(filter="data")`: Pythons before 3.11.4 have no filters, and a program needs no more than this.
+    Not `extractall(filter="data")`: Pythons before 3.11.4 have no filters.
     """
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
