@@ -241,7 +241,7 @@ def _engine(path: Path) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
-        # A lost last transaction is read again from the stream: the position goes with it (INV-20).
+        # A lost last transaction is read again from the stream: the position goes with it (INV-30).
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -10,7 +10,7 @@ from services.journal.ports import CheckpointLog, HistoryDiffers, Position, Read
 
 
 class Checkpointer:
-    """INV-22: each head that it signs extends the last one on file, also after the models were rebuilt."""
+    """INV-32: each head that it signs extends the last one on file, also after the models were rebuilt."""
 
     def __init__(
         self,
