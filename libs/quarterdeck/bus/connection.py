@@ -1,6 +1,7 @@
 """One place that opens connections to NATS, and one that speaks JetStream's JSON API."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from quarterdeck.kernel.errors import SetupProblem, Unavailable
 log = structlog.get_logger("quarterdeck.bus")
 ANSWER_TIMEOUT_S = 5.0
 RECONNECT_WAIT_S = 0.25
+QUIET_S = 30.0
+"""How long the same error is not logged again."""
 
 
 async def connect(
@@ -77,6 +80,7 @@ class _Errors:
         self._name = name
         self._on_error = on_error
         self._last = "no answer"
+        self._quiet_until = 0.0
 
     async def report(self, error: Exception) -> None:
         text = str(error) or type(error).__name__
@@ -86,7 +90,9 @@ class _Errors:
                 self.denied.set_result(None)
         elif self._on_error is not None:
             await self._on_error(error)
-        else:
+        elif text != self._last or asyncio.get_running_loop().time() > self._quiet_until:
+            # A server that is gone is an error four times a second.
+            self._last, self._quiet_until = text, asyncio.get_running_loop().time() + QUIET_S
             log.warning("bus error", connection=self._name, error=text)
 
     def as_problem(self, url: str, nkey_seed: Path | None) -> SetupProblem | Unavailable:
@@ -102,6 +108,18 @@ class _Errors:
             code="QD-BUS-001",
             hint="start it with `quarterdeck up`, or name another address with --url",
         )
+
+
+async def disconnect(connection: Nats) -> None:
+    """Send what is to be sent and close; a server that is gone is no reason to fail."""
+    if connection.is_connected:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await connection.flush(timeout=1)
+    if not connection.is_connected:
+        # What waits here can't be sent any more: nats-py would fail on it in the middle of its cleaning up.
+        connection._pending, connection._pending_data_size = [], 0
+    with contextlib.suppress(NatsError, OSError):
+        await connection.close()
 
 
 async def api(

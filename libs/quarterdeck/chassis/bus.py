@@ -7,7 +7,7 @@ from faststream.nats.security import NatsNKey
 from nats.aio.client import Client as Nats
 
 from quarterdeck.bus.artifacts import Artifacts
-from quarterdeck.bus.connection import RECONNECT_WAIT_S, connect
+from quarterdeck.bus.connection import RECONNECT_WAIT_S, connect, disconnect
 from quarterdeck.bus.streams import declare
 from quarterdeck.bus.wire import Wire
 from quarterdeck.chassis.durability import require_sync
@@ -73,9 +73,7 @@ class Bus:
         await declare(self.connection, replicas=self.replicas)
 
     async def close(self) -> None:
-        if self.connection.is_connected:
-            await self.connection.flush(timeout=1)
-        await self.connection.close()
+        await disconnect(self.connection)
         self.tracing.close()
 
 

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
+from nats.errors import Error as NatsError
 
+from quarterdeck.bus.connection import disconnect
 from quarterdeck.bus.ending import end
 from quarterdeck.chassis.answering import AskHandler, AskServer
 from quarterdeck.chassis.bus import Bus
@@ -59,12 +61,19 @@ class Service:
         self._tasks = [asyncio.create_task(self._look(*timer)) for timer in self._timers]
 
     async def stop(self) -> None:
-        await end(*self._tasks)
-        await self._asks.stop()
-        await self.bus.broker.stop()
-        for hook in self._stopping:
-            await hook()
-        await self.bus.close()
+        """Each step is taken, whatever became of those before it, with the bus there or gone."""
+        steps: list[Hook] = [lambda: end(*self._tasks), self._asks.stop, self._stop_broker]
+        for step in [*steps, *self._stopping, self.bus.close]:
+            try:
+                await step()
+            except Exception:  # loud, but a listener or a sandbox must not stay for it
+                log.exception("did not stop cleanly", service=self.name)
+
+    async def _stop_broker(self) -> None:
+        try:
+            await self.bus.broker.stop()
+        except (NatsError, OSError, TimeoutError):  # without a server there is nothing to drain
+            await disconnect(await self.bus.broker.connect())
 
     async def _look(self, every_s: float, hook: Hook) -> None:
         while True:

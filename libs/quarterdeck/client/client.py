@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from quarterdeck.bus.artifacts import Artifacts
-from quarterdeck.bus.connection import connect
+from quarterdeck.bus.connection import connect, disconnect
 from quarterdeck.bus.wire import ASK_TIMEOUT_S, Wire
 from quarterdeck.contracts.approval import ApprovalReply, DecideApproval
 from quarterdeck.contracts.envelope import Recorded, read_event
@@ -76,7 +76,7 @@ class Client:
             )
             yield cls(wire, workspace=workspace)
         finally:
-            await connection.close()
+            await disconnect(connection)
             tracing.close()
 
     async def ask(self, request: Request, *, id: str | None = None, timeout_s: float = ASK_TIMEOUT_S) -> Any:
