@@ -308,7 +308,7 @@ def _entries(directory: Path) -> tuple[int, int, int]:
 
 
 async def test_the_journal_outlives_its_server(tmp_path: Path) -> None:
-    """After nats-server was killed and started again, the journal reads on in the same process."""
+    """After nats-server was killed and started again, the same journal reads on and answers."""
     server = await EmbeddedServer.start(tmp_path / "nats")
     port = int(server.url.rsplit(":", 1)[1])
     try:
@@ -332,6 +332,15 @@ async def test_the_journal_outlives_its_server(tmp_path: Path) -> None:
                 return _entries(tmp_path) == (last, 1, last)
 
             await eventually(read, within_s=20)
+
+            async def answered() -> bool:
+                try:
+                    reply = await bus.wire.ask("acme", QueryJournal(min_position=last), timeout_s=2)
+                except Unavailable:
+                    return False
+                return bool(reply.position == last)
+
+            await eventually(answered, within_s=20)
     finally:
         await server.stop()
 
