@@ -71,8 +71,7 @@ async def decide_unattended(invocation: Invocation, asked: ApprovalRequested) ->
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), PROMPT = "[yellow]?[/] [bold]a[/]pprove · [bold]d[/]eny · [bold]s[/]how the arguments "
-COMMAND_TIMEOUT_S)
+        output, _ = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT_S)
     finally:
         if process.returncode is None:
             process.kill()
