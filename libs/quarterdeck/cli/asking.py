@@ -47,9 +47,7 @@ async def decide_in_terminal(invocation: Invocation, client: Client, asked: Appr
 
 def show_prompt(invocation: Invocation) -> None:
     """The question in one line; the cursor stays behind it."""
-    invocation.err.print(
-        "[yellow]?[/] [bold]a[/]pprove · [bold]d[/]eny · [bold]s[/]how the arguments ", end=""
-    )
+    invocation.err.print(PROMPT, end="")
 
 
 async def decide_unattended(invocation: Invocation, asked: ApprovalRequested) -> None:
