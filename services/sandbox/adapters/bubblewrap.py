@@ -31,6 +31,10 @@ PER_SANDBOX_PROCESSES_KERNEL = (5, 14)
 """Since then RLIMIT_NPROC counts per user namespace; before, all processes of the uid count."""
 OPEN_FILES = 1_024
 ADDRESS_SPACE_FACTOR = 4
+IN_A_CONTAINER = (
+    "in a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+    " --security-opt systempaths=unconfined; otherwise install and start Docker"
+)
 _NAMESPACE_SETTINGS = (  # name, the value that forbids, a value that allows
     ("user.max_user_namespaces", "0", "15000"),
     ("kernel.unprivileged_userns_clone", "0", "1"),
@@ -168,6 +172,12 @@ def explain(failure: LaunchFailed) -> SandboxUnavailable:
     if failure.step in {"namespaces", "map", "loopback"}:
         what, fix = namespace_fix(failure.errno)
         return SandboxUnavailable(f"{what} ({failure.step}: {failure.text})", code="QD-SBX-102", hint=fix)
+    if failure.step == "proc":
+        return SandboxUnavailable(
+            f"/proc can't be mounted afresh, because parts of this one are masked (proc: {failure.text})",
+            code="QD-SBX-102",
+            hint=IN_A_CONTAINER,
+        )
     return SandboxUnavailable(
         f"the sandbox could not be set up at the step {failure.step}: {failure.text}",
         hint="quarterdeck doctor shows what this machine allows",
@@ -188,8 +198,7 @@ def namespace_fix(number: int) -> tuple[str, str]:
         )
     return (
         "user namespaces are forbidden on this machine",
-        "in a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
-        " --security-opt systempaths=unconfined; otherwise install and start Docker",
+        IN_A_CONTAINER,
     )
 
 

@@ -40,7 +40,7 @@ MAX_FDS = 64
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 CLONE_PIDFD = 0x1000
-MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 0x40000, 0x2, 0x4
+MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1000, 0x4000, 0x40000, 0x2, 0x4, 0x8
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}
@@ -131,6 +131,17 @@ def stage(binds: list[list[str]]) -> None:
         os.close(fd)
 
 
+def own_proc() -> None:
+    """A /proc of the new pid namespace over the one that came along, seen by nobody else.
+
+    bwrap looks its child up in /proc by the pid that fork gave it. In the old one that is another process: on
+    a host the kernel's second thread, which always is, in a container mostly none, and bwrap gives up.
+    """
+    call("proc", "mount", None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None)
+    options = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    call("proc", "mount", b"proc", b"/proc", b"proc", options, None)
+
+
 def become(uid: int, gid: int) -> None:
     """From root to an unprivileged uid for good. The process stays dumpable: it writes its own uid_map."""
     attempt("uid", os.setgroups, [])
@@ -180,9 +191,12 @@ def enter(order: dict, reply: socket.socket, fds: list[int], life: int) -> None:
         write("cgroup", path, "0")
     if order["privileged"]:
         stage(order["stage"])
+        own_proc()
         become(uid, gid)
         call("namespaces", "unshare", CLONE_NEWUSER | CLONE_NEWNET)
     map_ids(uid, gid)
+    if not order["privileged"]:
+        own_proc()  # the new user namespace owns the pid namespace, so its first user may
     with listen(order["edge_port"]) as edge:
         send(reply, {"edge": True}, [edge.fileno()])
     if not reply.recv(1):
@@ -243,7 +257,7 @@ def serve(control: socket.socket) -> None:
     life, held = os.pipe()
     while True:
         order, (reply_fd, *fds) = receive(control)
-        namespaces = CLONE_NEWNS if order["privileged"] else CLONE_NEWUSER | CLONE_NEWNET
+        namespaces = CLONE_NEWNS if order["privileged"] else CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS
         with socket.socket(fileno=reply_fd) as reply:
             try:
                 pid, pidfd = clone(namespaces | CLONE_NEWPID)
