@@ -18,6 +18,7 @@ from quarterdeck.kernel.errors import QuarterdeckError
 
 PIPE_COLUMNS = 160
 """Width where no terminal says otherwise: a log or a pipe should not lose the ends of its lines."""
+PIPE_LINES = 50
 NARROW_COLUMNS = 100
 WHOLE_ID_COLUMNS = 120
 NONE = "-"
@@ -52,8 +53,10 @@ class Screen(Console):
 
 
 def screen(file: TextIO) -> Screen:
-    unknown_width = not file.isatty() and "COLUMNS" not in os.environ
-    return Screen(file=file, highlight=False, width=PIPE_COLUMNS if unknown_width else None)
+    if file.isatty():
+        return Screen(file=file, highlight=False, soft_wrap=False)
+    # Both sizes: with one alone a TERM of `dumb`, as under cron and CI, makes it 80 columns.
+    return Screen(file=file, highlight=False, width=PIPE_COLUMNS, height=PIPE_LINES, soft_wrap=False)
 
 
 # -- what was written by others -----------------------------------------------------------------------------
