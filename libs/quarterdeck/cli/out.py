@@ -53,10 +53,10 @@ class Screen(Console):
 
 
 def screen(file: TextIO) -> Screen:
-    if file.isatty():
-        return Screen(file=file, highlight=False, soft_wrap=False)
+    if file.isatty() or "COLUMNS" in os.environ:
+        return Screen(file=file, highlight=False)
     # Both sizes: with one alone a TERM of `dumb`, as under cron and CI, makes it 80 columns.
-    return Screen(file=file, highlight=False, width=PIPE_COLUMNS, height=PIPE_LINES, soft_wrap=False)
+    return Screen(file=file, highlight=False, width=PIPE_COLUMNS, height=PIPE_LINES)
 
 
 # -- what was written by others -----------------------------------------------------------------------------
