@@ -27,7 +27,7 @@ up: $(STAMP)  ## Start everything and stay up until Ctrl-C
 	@$(BIN)/quarterdeck up
 
 test: $(STAMP)  ## All tests but the slow ones; ARGS="…" goes to pytest
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 3 -m "not slow" $(ARGS)
 
 test-slow: $(STAMP)  ## kill -9 in mid-mission, services as processes of their own: minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
