@@ -169,3 +169,26 @@ async def test_it_listens_on_loopback_only(server: EmbeddedServer) -> None:
     ours = [line for line in listening.stdout.splitlines() if f"pid={server.process.pid}," in line]
     assert len(ours) == 2
     assert all(line.split()[3].startswith("127.0.0.1:") for line in ours), ours
+
+
+async def test_a_restart_is_no_end(tmp_path: Path) -> None:
+    """Whoever waits for the server's end sleeps through a restart, and hears of a kill; the store is kept."""
+    server = await EmbeddedServer.start(tmp_path / "nats")
+    connection = await connect(server.url, name="test")
+    await declare(connection)
+    family = new_family()
+    store = JetStreamStore(connection, "test", monitor_url=server.monitor_url)
+    await store.append([Append(family, 0, records(family, 3))])
+    ended = asyncio.create_task(server.ended())
+    first = server.process.pid
+    await server.restart()
+    assert server.process.pid != first
+    assert not ended.done()
+
+    async def there_again() -> bool:
+        return connection.is_connected and len(await store.load(family)) == 3
+
+    await eventually(there_again)
+    os.kill(server.process.pid, signal.SIGKILL)
+    assert await asyncio.wait_for(ended, 10) == -signal.SIGKILL
+    await connection.close()
