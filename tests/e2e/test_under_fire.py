@@ -25,7 +25,7 @@ from quarterdeck.contracts.sandbox import SandboxStarted
 from quarterdeck.contracts.vault import LeaseGranted
 from quarterdeck.telemetry.tracing import trace_id
 from quarterdeck.testkit.eventually import eventually
-from tests.e2e.conftest import CommandLine
+from tests.e2e.conftest import QUARTERDECK, ROOT, CommandLine
 from tests.e2e.job import CREDENTIAL, Job, declare, report_desk
 
 pytestmark = pytest.mark.slow
@@ -218,3 +218,30 @@ async def _client(quarterdeck: CommandLine) -> contextlib.AbstractAsyncContextMa
 
 async def _gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+async def test_a_full_disk_is_told_and_the_next_run_works(quarterdeck: CommandLine, tmp_path: Path) -> None:
+    """Nothing hangs when the disk fills: a code and what to do; with space again all is well."""
+    small = tmp_path / "small"
+    small.mkdir()
+    # The mount needs a namespace's root; the command is run as the ordinary user that it is meant for.
+    ordinary = "unshare --user --map-user=1000 --map-group=1000"
+    command = f"{ordinary} {QUARTERDECK} --data-dir {small}/qd run --yes"
+    script = (
+        f"mount -t tmpfs -o size=3m tmpfs {small} || exit 99; {command}; echo first=$?; "
+        f"mount -o remount,size=300m {small}; {command}; echo second=$?"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    quarterdeck.started.append(process)
+    out = (await asyncio.wait_for(process.communicate(), 110))[0].decode()
+    if process.returncode == 99 or "unshare failed" in out:
+        pytest.skip("no private tmpfs can be mounted here: user namespaces are forbidden")
+    assert "QD-SET-008" in out, out[-2000:]
+    assert "first=4" in out
+    assert "second=0" in out, out[-2000:]

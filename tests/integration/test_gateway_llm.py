@@ -219,7 +219,8 @@ async def test_an_agent_that_hangs_up_leaves_nothing_reserved(world: World, path
         world.http(run) as http,
         http.stream("POST", path, json=asked("gated", stream=True)) as reply,
     ):
-        await anext(reply.aiter_text())
+        chunks = reply.aiter_text()  # held: an iterator that is dropped hangs up at once
+        await anext(chunks)
         await asyncio.wait_for(world.upstream.begun.wait(), 10)
         reserved = (await world.spent(run.workspace))[1]
     assert await world.settled(run.workspace) == reserved > 0

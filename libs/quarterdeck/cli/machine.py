@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
-import os
 import platform
 import re
 import shutil
@@ -23,8 +22,6 @@ NATS_SERVER = (2, 12)
 """Atomic batches and message schedules came with it."""
 FREE_BYTES = 1 << 30
 NEEDED_BYTES = 100 << 20
-SOCKET_PATH_BYTES = 107
-"""The longest path of a unix socket on Linux."""
 ANSWER_TIMEOUT_S = 10.0
 
 
@@ -49,7 +46,7 @@ def python() -> Check:
 
 
 def writable(home: DataDir) -> list[Check]:
-    """Whether the data directory can be written, or made, and whether its sockets' paths are short enough."""
+    """Whether the data directory can be written, or made."""
     path = home.path
     where = _nearest(path)
     what = f"{path} can be written" if where == path else f"{path} can be made"
@@ -60,11 +57,6 @@ def writable(home: DataDir) -> list[Check]:
         what = f"{where} can't be written: {error.strerror}"
         fix = "name another directory with --data-dir or QUARTERDECK_DATA_DIR"
         checks = [Check(name="data directory", ok=False, what=what, fix=fix, code="QD-SET-008")]
-    length = len(os.fsencode(home.sockets.absolute() / "gateway.sock"))
-    if length > SOCKET_PATH_BYTES:
-        what = f"sockets in {path} would have paths of {length} bytes; the system takes {SOCKET_PATH_BYTES}"
-        fix = "name a directory with a shorter path with --data-dir"
-        checks.append(Check(name="socket paths", ok=False, what=what, fix=fix))
     return checks
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -46,6 +47,9 @@ GOAL = (
 EVAL_WAIT_S = 10.0
 VERDICT_WAIT_S = 0.3
 INTERRUPTED = 130
+INTERRUPT_WAIT_S = 10.0
+DISK_LOOK_S = 1.0
+DISK_NEEDED_BYTES = 256 << 10
 PROVIDER_KEYS = {
     "openai": ("OPENAI_API_KEY", "api.openai.com:443"),
     "anthropic": ("ANTHROPIC_API_KEY", "api.anthropic.com:443"),
@@ -117,7 +121,9 @@ async def _mission(invocation: Invocation, client: Client, mission: SubmitMissio
     with contextlib.suppress(Refused):  # on record as mission.refused, which the story tells
         await client.submit(mission)
     assert mission.id is not None
-    await _follow(invocation, client, story, mission.id, attended)
+    await _while_there_is_space(
+        invocation.home.path, _follow(invocation, client, story, mission.id, attended)
+    )
     saved = await _save(client, story, invocation.home.missions / mission.id)
     with working(invocation.err, "verifying the journal"):
         verified = await client.ask(VerifyJournal(), timeout_s=VERIFY_TIMEOUT_S)
@@ -131,6 +137,24 @@ async def _mission(invocation: Invocation, client: Client, mission: SubmitMissio
     if interrupted.is_set():
         return INTERRUPTED
     return 0 if story.status == "completed" and verified is not None and verified.ok else 1
+
+
+async def _while_there_is_space(path: Path, following: Coroutine[Any, Any, None]) -> None:
+    """A mission on a full disk neither goes on nor ends. Raises SetupProblem (QD-SET-008) then."""
+    task = asyncio.create_task(following)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=DISK_LOOK_S)
+            if not task.done() and shutil.disk_usage(path).free < DISK_NEEDED_BYTES:
+                raise SetupProblem(
+                    f"the disk of {path} is full: nothing can be recorded any more",
+                    code="QD-SET-008",
+                    hint="free some space and run again; nothing that was acknowledged is lost",
+                )
+        task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _follow(
@@ -222,8 +246,13 @@ def _on_interrupt(client: Client, story: Story, mission: SubmitMission) -> async
         if interrupted.is_set() or story.over:
             raise KeyboardInterrupt
         interrupted.set()
+        loop.call_later(INTERRUPT_WAIT_S, give_up)
         assert mission.id is not None
         pending.add(asyncio.ensure_future(_cancelled(client, mission.id)))
+
+    def give_up() -> None:
+        if not story.over:  # on a full disk, or without its service, a mission can't be cancelled
+            raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, cancel)

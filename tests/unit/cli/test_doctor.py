@@ -1,14 +1,12 @@
 """The doctor says what is missing and how to get it, and changes nothing."""
 
 import json
-import os
 import socket
 from pathlib import Path
 
 import pytest
 
 from quarterdeck.cli import machine
-from quarterdeck.cli.datadir import DataDir
 from quarterdeck.cli.main import run
 
 
@@ -43,13 +41,6 @@ def test_what_is_essential_and_missing_is_exit_code_4(
     assert "can't be written" in out
     assert "--data-dir" in out
     assert "Something essential is missing" in out
-
-
-def test_a_path_too_long_for_sockets_is_found_before_anything_starts(tmp_path: Path) -> None:
-    """The system's own message would come from deep inside and name no cure."""
-    checks = machine.writable(DataDir(tmp_path / ("x" * 120)))
-    assert [check.name for check in checks if not check.ok] == ["socket paths"]
-    assert os.fspath(tmp_path) in checks[-1].what
 
 
 def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
