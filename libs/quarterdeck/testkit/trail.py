@@ -243,7 +243,7 @@ class Trail:
         self.ended(outcome="failed", exit_code=3)
         return self.add(
             mission.MissionFailed(
-                mission_id=self._mission_id, code="QD-MIS-009", reason="run_failed", message="it ended with 3"
+                mission_id=self._mission_id, code="QD-MIS-010", reason="run_failed", message="it ended with 3"
             )
         )
 
