@@ -228,8 +228,8 @@ async def test_a_full_disk_is_told_and_the_next_run_works(quarterdeck: CommandLi
     ordinary = "unshare --user --map-user=1000 --map-group=1000"
     command = f"{ordinary} {QUARTERDECK} --data-dir {small}/qd run --yes"
     script = (
-        f"mount -t tmpfs -o size=3m tmpfs {small} || exit 99; {command}; echo first=$?; "
-        f"mount -o remount,size=300m {small}; {command}; echo second=$?"
+        f"mount -t tmpfs -o size=80m tmpfs {small} || exit 99; head -c 77M /dev/zero > {small}/ballast; "
+        f"{command}; echo first=$?; rm {small}/ballast; {command}; echo second=$?"
     )
     process = await asyncio.create_subprocess_exec(
         *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script),
