@@ -48,13 +48,19 @@ class Job:
 
     async def until(self, mission_id: str, *kinds: type[Any], number: int = 1) -> Recorded:
         """The `number`-th event of one of these kinds, waited for. Fails when the mission ends before."""
+        return (await self.told_until(mission_id, *kinds, number=number))[-1]
+
+    async def told_until(self, mission_id: str, *kinds: type[Any], number: int = 1) -> list[Recorded]:
+        """All events up to that one."""
+        told: list[Recorded] = []
         seen = 0
         async with contextlib.aclosing(self.client.events(f"evt.*.demo.{mission_id}.>")) as events:
             async for recorded in events:
+                told.append(recorded)
                 if isinstance(recorded.event, kinds):
                     seen += 1
                     if seen == number:
-                        return recorded
+                        return told
                 assert not isinstance(recorded.event, FINAL_EVENTS), recorded.event
         raise AssertionError("unreachable")
 
