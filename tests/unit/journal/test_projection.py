@@ -61,7 +61,7 @@ def test_statuses_follow_the_events() -> None:
     assert folded(Trail().accepted().run().tool()).status == "running"
     assert folded(Trail().accepted().run().completed()).status == "completed"
     failed = folded(Trail().accepted().run().tool(decided="denied").failed())
-    assert (failed.status, failed.code, failed.approvals[0].status) == ("failed", "QD-MIS-009", "denied")
+    assert (failed.status, failed.code, failed.approvals[0].status) == ("failed", "QD-MIS-010", "denied")
     assert folded(Trail().accepted().cancelled()).status == "cancelled"
 
 
