@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
+from quarterdeck.cli.arguments import show_arguments
 from quarterdeck.cli.invocation import Invocation
 from quarterdeck.cli.out import plain
 from quarterdeck.client import Client
@@ -19,7 +20,6 @@ from quarterdeck.kernel.errors import QuarterdeckError, Refused, Unavailable
 
 PROMPT = "[yellow]?[/] [bold]a[/]pprove · [bold]d[/]eny · [bold]s[/]how the arguments "
 COMMAND_TIMEOUT_S = 30.0
-SHOWN_CHARACTERS = 20_000
 
 
 async def decide_in_terminal(invocation: Invocation, client: Client, asked: ApprovalRequested) -> None:
@@ -101,14 +101,7 @@ async def _show_arguments(invocation: Invocation, client: Client, asked: Approva
     except (QuarterdeckError, msgspec.DecodeError) as error:
         invocation.err.print(f"[red]the arguments can't be shown: {escape(str(error))}[/]")
         return
-    for name, argument in arguments.items():
-        text = (
-            argument
-            if isinstance(argument, str)
-            else msgspec.json.format(msgspec.json.encode(argument)).decode()
-        )
-        cut = plain(text[:SHOWN_CHARACTERS], lines=True) + ("\n…" if len(text) > SHOWN_CHARACTERS else "")
-        invocation.err.print(Panel(Text(cut), title=plain(name), title_align="left", border_style="dim"))
+    show_arguments(invocation.err, arguments)
 
 
 async def _line() -> str:

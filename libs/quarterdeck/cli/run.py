@@ -20,7 +20,7 @@ from quarterdeck.cli.out import show_error, working, write_json
 from quarterdeck.cli.story import Story
 from quarterdeck.cli.summary import show_line, show_summary
 from quarterdeck.client import Client
-from quarterdeck.client.files import read_input
+from quarterdeck.client.files import read_input, upload_inputs
 from quarterdeck.client.summaries import Narrator
 from quarterdeck.client.workspace import apply, resolve_model
 from quarterdeck.contracts.approval import (
@@ -33,7 +33,7 @@ from quarterdeck.contracts.budget import ShowBudget
 from quarterdeck.contracts.envelope import Recorded
 from quarterdeck.contracts.eval import MetricsRecorded
 from quarterdeck.contracts.journal import ReadView, VerifyJournal, VerifyReply
-from quarterdeck.contracts.mission import Artifact, SubmitMission
+from quarterdeck.contracts.mission import SubmitMission
 from quarterdeck.contracts.vault import PutSecret
 from quarterdeck.kernel.errors import QuarterdeckError, Refused, SetupProblem
 from quarterdeck.kernel.money import parse_usd
@@ -101,12 +101,11 @@ async def run(
             await _tell_of_earlier(invocation, client)
             if model is not None:
                 await _provider_key(client, model)
-            sha256 = await client.artifacts.put(content)
             mission = SubmitMission(
                 id=client.wire.ids.new(),
                 crew="analysts",
                 goal=GOAL,
-                inputs=(Artifact(name=path.name, sha256=sha256, size_bytes=len(content)),),
+                inputs=await upload_inputs(client, [(path, content)]),
                 budget_microusd=limit,
                 model=await resolve_model(client, chosen) if chosen is not None else None,
             )
